@@ -1,0 +1,105 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What this host offers: resources, inventory, traits."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+
+from nova.objects import fields
+import os_resource_classes as orc
+import os_traits
+from oslo_config import cfg
+from oslo_utils import versionutils
+import psutil
+
+from nova_container.privileged import oci_runtime
+
+CONF = cfg.CONF
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+def architecture() -> str:
+    """The host's, by Nova's name for it."""
+    return fields.Architecture.canonicalize(os.uname().machine)
+
+
+@functools.cache
+def _runtime_version() -> int:
+    """Version of the OCI runtime as Nova's integer, 1.1.5 -> 1001005."""
+    done = subprocess.run([oci_runtime.runtime(), '--version'], text=True,
+                          capture_output=True, check=True)
+    found = re.search(r'version (\d+\.\d+(\.\d+)?)', done.stdout)
+    return versionutils.convert_version_to_int(found[1]) if found else 0
+
+
+def disk() -> tuple[int, int]:
+    """Size and use of the file system of ``state_path``, GiB."""
+    usage = psutil.disk_usage(CONF.container.state_path)
+    return usage.total // _GIB, usage.used // _GIB
+
+
+def resources(nodename: str) -> dict[str, object]:
+    """As nova.virt.driver.ComputeDriver.get_available_resource has it."""
+    memory = psutil.virtual_memory()
+    total, used = disk()
+    arch = architecture()
+    return {
+        'vcpus': psutil.cpu_count(),
+        'memory_mb': memory.total // _MIB,
+        'local_gb': total,
+        'vcpus_used': 0,
+        'memory_mb_used': (memory.total - memory.available) // _MIB,
+        'local_gb_used': used,
+        'hypervisor_type': fields.HVType.DOCKER,
+        'hypervisor_version': _runtime_version(),
+        'hypervisor_hostname': nodename,
+        'cpu_info': json.dumps({'arch': arch}),
+        'disk_available_least': total - used,
+        'supported_instances': [
+            (arch, kind, fields.VMMode.EXE)
+            for kind in (fields.HVType.DOCKER, fields.HVType.LXC)],
+        'numa_topology': None,
+    }
+
+
+def inventory(ratios: dict[str, float],
+              reserved_disk: int) -> dict[str, dict[str, object]]:
+    """Inventory of the compute node's resource provider.
+
+    :param ratios: allocation ratio of each resource class
+    :param reserved_disk: GiB
+    """
+    def item(resource_class, total, reserved):
+        return {'total': total, 'reserved': min(reserved, total),
+                'min_unit': 1, 'max_unit': total, 'step_size': 1,
+                'allocation_ratio': ratios[resource_class]}
+
+    memory = psutil.virtual_memory().total // _MIB
+    return {
+        orc.VCPU: item(orc.VCPU, psutil.cpu_count(),
+                       CONF.reserved_host_cpus),
+        orc.MEMORY_MB: item(orc.MEMORY_MB, memory,
+                            CONF.reserved_host_memory_mb),
+        orc.DISK_GB: item(orc.DISK_GB, disk()[0], reserved_disk),
+    }
+
+
+def traits() -> set[str]:
+    """Traits beyond those that Nova derives from the capabilities."""
+    arch = f'HW_ARCH_{architecture().upper()}'
+    return {arch} & set(os_traits.get_traits())

@@ -1,0 +1,173 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Neutron ports as interfaces of a container.
+
+Order for each port: the veth pair is made, os-vif gives its end on the host to
+the virtual switch, Neutron (or, where the port was up before, the local
+switch) says that it is wired. Only then does the caller let the process go.
+"""
+
+import contextlib
+import ipaddress
+
+from nova import exception as nova_exception
+from nova.network import model
+from nova.network import os_vif_util
+import os_vif
+from oslo_concurrency import processutils
+from oslo_config import cfg
+from oslo_log import log
+
+from nova_container import exception
+from nova_container.runtime import engine
+from nova_container.spec import network
+
+CONF = cfg.CONF
+LOG = log.getLogger(__name__)
+
+_DEFAULT_MTU = 1500
+
+
+def _check(vif) -> None:
+    if vif['type'] != model.VIF_TYPE_OVS or vif.is_hybrid_plug_enabled():
+        raise exception.NetworkFailed(
+            f'port {vif["id"]}: VIF type {vif["type"]!r}'
+            f'{" with hybrid plugging" * vif.is_hybrid_plug_enabled()} is not '
+            'supported; use Open vSwitch with OVN or the openvswitch '
+            'firewall driver')
+
+
+def interface(vif, index: int) -> network.NetworkInterface:
+    """The interface of a port.
+
+    :param vif: nova.network.model.VIF
+    :param index: its place among the instance's ports; the name is ethN
+    :raises NetworkFailed: a VIF type we do not know
+    """
+    _check(vif)
+    addresses, routes = [], []
+    default: dict[int, network.Route] = {}
+    for subnet in vif['network']['subnets']:
+        prefix = ipaddress.ip_network(subnet['cidr']).prefixlen
+        addresses += [f'{ip["address"]}/{prefix}' for ip in subnet['ips']]
+        routes += [network.Route(route['cidr'], route['gateway']['address'])
+                   for route in subnet['routes']]
+        gateway = (subnet['gateway'] or {}).get('address')
+        if gateway and index == 0:
+            version = ipaddress.ip_address(gateway).version
+            default.setdefault(version, network.Route(
+                '0.0.0.0/0' if version == 4 else '::/0', gateway))
+    return network.NetworkInterface(
+        name=f'eth{index}',
+        host_device=vif['devname'],
+        mac=vif['address'].lower(),
+        mtu=vif['network'].get_meta('mtu') or _DEFAULT_MTU,
+        addresses=tuple(addresses),
+        routes=(*routes, *default.values()),
+        # OVS in user space sends a checksum left to hardware as it is.
+        checksum_offload=vif['details'].get(
+            model.VIF_DETAILS_OVS_DATAPATH_TYPE) != 'netdev')
+
+
+def plug(instance, network_info) -> None:
+    """Wire every port of a created or running container; idempotent.
+
+    :raises NetworkFailed: the kernel or the virtual switch refused
+    """
+    info = os_vif_util.nova_to_osvif_instance(instance)
+    for index, vif in enumerate(network_info):
+        engine.plug(instance.uuid, interface(vif, index))
+        try:
+            os_vif.plug(os_vif_util.nova_to_osvif_vif(vif), info)
+        except Exception as e:
+            # os-vif lets its own and the OVSDB client's errors through.
+            raise exception.NetworkFailed(
+                f'port {vif["id"]}: os-vif could not plug it: {e}; see that '
+                f'ovsdb-server answers at {_ovsdb()}')
+
+
+def unplug(instance, network_info) -> None:
+    """Take every port away from the virtual switch and remove its device.
+
+    Each port is tried; the first error is raised at the end.
+    """
+    info = os_vif_util.nova_to_osvif_instance(instance)
+    with contextlib.ExitStack() as stack:
+        for vif in network_info:
+            if vif['type'] != model.VIF_TYPE_OVS:
+                # Never plugged: unbound, or its binding failed.
+                continue
+            stack.callback(engine.unplug, vif['devname'])
+            stack.callback(os_vif.unplug,
+                           os_vif_util.nova_to_osvif_vif(vif), info)
+
+
+def _ovsdb() -> str:
+    return CONF.os_vif_ovs.ovsdb_connection
+
+
+def _await_local(vif) -> None:
+    """Wait for ovn-controller to have the port's flows in place.
+
+    A port that was up when it was plugged again may cause no event of
+    Neutron's; ovn-controller marks the interface itself (ovn-controller(8),
+    ``ovn-installed``).
+    """
+    if 'ovn' not in (vif['details'].get('bound_drivers') or {}).values():
+        return
+    try:
+        processutils.execute(
+            'ovs-vsctl', f'--db={_ovsdb()}',
+            f'--timeout={CONF.vif_plugging_timeout}', 'wait-until',
+            'Interface', vif['devname'], 'external_ids:ovn-installed=true')
+    except processutils.ProcessExecutionError as e:
+        raise exception.NetworkFailed(
+            f'port {vif["id"]} was not wired within '
+            f'{CONF.vif_plugging_timeout} s: {e.stderr.strip()}; see '
+            'ovn-controller\'s log on this host')
+
+
+def _refused(event_name: str, instance) -> bool:
+    if CONF.vif_plugging_is_fatal:
+        raise exception.NetworkFailed(
+            f'Neutron reports {event_name} as failed')
+    LOG.error('Neutron reports %s as failed', event_name, instance=instance)
+    return True
+
+
+def plug_and_wait(virtapi, instance, network_info) -> None:
+    """Wire every port and return once traffic can pass.
+
+    :param virtapi: nova.virt.virtapi.VirtAPI
+    :raises NetworkFailed: a port could not be wired in time, and
+        vif_plugging_is_fatal is on
+    """
+    timeout = CONF.vif_plugging_timeout
+    down = [vif for vif in network_info if vif.get('active') is False]
+    events = [('network-vif-plugged', vif['id'])
+              for vif in down] if timeout else []
+    try:
+        with virtapi.wait_for_instance_event(
+                instance, events, timeout=timeout, error_callback=_refused):
+            plug(instance, network_info)
+        for vif in network_info:
+            if timeout and vif not in down:
+                _await_local(vif)
+    except nova_exception.InstanceEventTimeout:
+        ports = ', '.join(vif['id'] for vif in down)
+        message = (f'Neutron did not confirm port {ports} within {timeout} s; '
+                   'see the log of the network agent (ovn-controller) on this '
+                   'host')
+        if CONF.vif_plugging_is_fatal:
+            raise exception.NetworkFailed(message)
+        LOG.warning(message, instance=instance)

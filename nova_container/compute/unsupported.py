@@ -1,0 +1,71 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Operations of Nova's that the driver does not do yet.
+
+Nova's base class raises a NotImplementedError without a word for most of
+them; a user who reads the server's fault or event shall see which it was.
+"""
+
+_OPERATIONS = {
+    'attach_interface': 'attaching an interface',
+    'attach_volume': 'attaching a volume',
+    'cache_image': 'caching an image ahead',
+    'check_can_live_migrate_destination': 'live migration',
+    'check_can_live_migrate_source': 'live migration',
+    'confirm_migration': 'migration',
+    'detach_interface': 'detaching an interface',
+    'detach_volume': 'detaching a volume',
+    'extend_volume': 'extending a volume',
+    'finish_migration': 'migration',
+    'finish_revert_migration': 'migration',
+    'get_diagnostics': 'diagnostics',
+    'get_instance_diagnostics': 'diagnostics',
+    'get_mks_console': 'a graphical console',
+    'get_serial_console': 'the serial console',
+    'get_spice_console': 'a graphical console',
+    'get_vnc_console': 'a graphical console',
+    'get_volume_connector': 'attaching a volume',
+    'host_maintenance_mode': 'host maintenance mode',
+    'host_power_action': 'powering the host',
+    'live_migration': 'live migration',
+    'migrate_disk_and_power_off': 'resize and migration',
+    'mount_share': 'mounting a share',
+    'pre_live_migration': 'live migration',
+    'quiesce': 'quiescing',
+    'rescue': 'rescue',
+    'resume': 'suspend and resume',
+    'set_admin_password': 'setting the password',
+    'set_host_enabled': 'enabling the host',
+    'snapshot': 'a snapshot',
+    'suspend': 'suspend and resume',
+    'swap_volume': 'replacing a volume',
+    'trigger_crash_dump': 'a crash dump',
+    'umount_share': 'unmounting a share',
+    'unquiesce': 'quiescing',
+    'unrescue': 'rescue',
+}
+
+
+def _refusal(name: str, what: str):
+    def method(self, *args, **kwargs):
+        raise NotImplementedError(
+            f'{what} is not supported yet by the container driver ({name})')
+
+    method.__name__ = name
+    method.__doc__ = f'Not supported yet: {what}.'
+    return method
+
+
+UnsupportedMixin = type('UnsupportedMixin', (), {
+    '__doc__': 'Every operation that is not supported yet.',
+    **{name: _refusal(name, what) for name, what in _OPERATIONS.items()}})

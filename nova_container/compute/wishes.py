@@ -1,0 +1,97 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a tenant says about the process, in server metadata.
+
+The words are ``container:command`` and so on; each has one place here. A word
+that is not known is refused with the list of those that are, since a typo
+that is ignored costs an evening.
+"""
+
+import dataclasses
+import json
+import shlex
+
+from nova_container import exception
+
+PREFIX = 'container:'
+_ENV = 'env:'
+
+# Words of the design that are refused by name until they work.
+_LATER = ('restart', 'init')
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """Overrides of what the image says; None leaves the image's own.
+
+    :param entrypoint: replaces the image's, and drops the image's Cmd, as
+        ``docker run --entrypoint`` does
+    :param command: replaces the image's Cmd
+    :param env: pairs of name and value, added to the image's
+    """
+
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str | None = None
+    user: str | None = None
+    stop_signal: str | None = None
+
+
+def _words(key: str, value: str) -> tuple[str, ...]:
+    """A command: a JSON list of strings, or a line split as a shell would."""
+    text = value.strip()
+    if text.startswith('['):
+        try:
+            words = json.loads(text)
+        except ValueError as e:
+            raise exception.InvalidSpec(f'{key}: not a JSON list: {e}')
+        if not all(isinstance(word, str) for word in words):
+            raise exception.InvalidSpec(f'{key}: a JSON list of strings is '
+                                        'expected')
+        return tuple(words)
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as e:
+        raise exception.InvalidSpec(f'{key}: {e}; quote it as for a shell')
+
+
+def parse(metadata: dict[str, str]) -> Wishes:
+    """The wishes in a server's metadata; keys of others are passed over.
+
+    :raises InvalidSpec: an unknown word or a value that makes no sense
+    """
+    fields: dict[str, object] = {}
+    env = []
+    known = sorted(field.name for field in dataclasses.fields(Wishes)
+                   if field.name != 'env')
+    for key in sorted(metadata):
+        if not key.startswith(PREFIX):
+            continue
+        word, value = key[len(PREFIX):], metadata[key]
+        if word.startswith(_ENV):
+            env.append((word[len(_ENV):], value))
+        elif word in ('entrypoint', 'command'):
+            fields[word] = _words(key, value)
+        elif word in known:
+            fields[word] = value
+        elif word in _LATER:
+            raise exception.InvalidSpec(
+                f'{key} is not supported yet; remove it from the server\'s '
+                'metadata')
+        else:
+            raise exception.InvalidSpec(
+                f'{key} is not a word of the container driver; the words are '
+                + ', '.join(PREFIX + name for name in known)
+                + f' and {PREFIX}{_ENV}NAME')
+    return Wishes(env=tuple(env), **fields)

@@ -1,0 +1,88 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The options of group ``[container]``."""
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup(
+    'container', title='Container driver',
+    help='Where and how the container driver runs containers.')
+
+OPTS = [
+    cfg.StrOpt(
+        'state_path', default='/var/lib/nova-container',
+        help="""
+Directory of the layers, images and containers of this compute service. It
+survives a reboot of the host. Two compute services on one machine need two.
+"""),
+    cfg.StrOpt(
+        'run_path', default='/run/nova-container',
+        help="""
+Directory of what lives as long as the running containers: sockets, process
+ids, the pinned mount namespace. It must be on a tmpfs, and short: the path of
+a Unix socket below it may not exceed 107 bytes.
+"""),
+    cfg.StrOpt(
+        'cgroup_parent', default='nova-container',
+        regex=r'^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$',
+        help="""
+Name of the control group that holds this service's containers, directly below
+the root of each hierarchy. Two compute services on one machine need two.
+"""),
+    cfg.StrOpt(
+        'oci_runtime', default='auto',
+        help="""
+The OCI runtime: ``runc``, ``crun``, an absolute path, or ``auto``, which
+takes crun on a host with cgroup v2 alone, if installed, and runc otherwise.
+"""),
+    cfg.StrOpt(
+        'conmon', default='conmon',
+        help="""
+The container monitor of the podman project: name or absolute path.
+"""),
+    cfg.IntOpt(
+        'id_range_start', default=1000000, min=65536, max=4294901760,
+        help="""
+First host user and group id given to containers. The first 65536 ids own the
+image layers on disk; each container has 65536 of its own after them. The
+range must not overlap with users of the host or with /etc/subuid.
+"""),
+    cfg.IntOpt(
+        'id_range_count', default=4096, min=2, max=65534,
+        help="""
+Number of id ranges of 65536 ids each; one less is the largest number of
+containers on this host.
+"""),
+    cfg.IntOpt(
+        'pids_limit', default=4096, min=1,
+        help="""
+Largest number of processes and threads of one container, unless the flavor's
+extra spec ``container:pids_limit`` says otherwise.
+"""),
+    cfg.IntOpt(
+        'log_size', default=10 * 1024 * 1024, min=65536,
+        help="""
+Size in bytes at which the console log of a container is started afresh.
+"""),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the options, once or again, on an oslo.config object."""
+    conf.register_group(GROUP)
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """What oslo-config-generator prints (entry point oslo.config.opts)."""
+    return [(GROUP, OPTS)]

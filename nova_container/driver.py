@@ -1,0 +1,268 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Nova's compute driver: each method in a few lines, the work elsewhere.
+
+The contract of each method is nova.virt.driver.ComputeDriver's.
+"""
+
+import contextlib
+import os
+import subprocess
+
+from nova.compute import power_state
+import nova.conf
+from nova.virt import driver
+from nova.virt import event as virtevent
+from nova.virt import hardware
+from oslo_config import cfg
+from oslo_log import log
+
+from nova_container.compute import fault
+from nova_container.compute import images
+from nova_container.compute import intent
+from nova_container.compute import inventory
+from nova_container.compute import lifecycle
+from nova_container.compute import port
+from nova_container.compute import unsupported
+from nova_container import conf
+from nova_container import exception
+from nova_container.image import store
+from nova_container.privileged import place
+from nova_container.runtime import console
+from nova_container.runtime import engine
+from nova_container.runtime import monitor
+from nova_container.runtime import state
+
+CONF = nova.conf.CONF
+LOG = log.getLogger(__name__)
+
+conf.register_opts(CONF)
+
+_POWER_STATES = {
+    # Held until its network is there: to a user it is not running yet.
+    state.Status.CREATED: power_state.NOSTATE,
+    state.Status.RUNNING: power_state.RUNNING,
+    state.Status.PAUSED: power_state.PAUSED,
+    state.Status.STOPPED: power_state.SHUTDOWN,
+}
+
+# What "nova console-log" shows at most; the API's own limit is on lines.
+_CONSOLE_BYTES = 100 * 1024
+
+
+class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
+    """Runs instances as Linux containers."""
+
+    capabilities = {
+        **driver.ComputeDriver.capabilities,
+        'has_imagecache': False,
+        'supports_image_type_raw': True,
+    }
+
+    def __init__(self, virtapi):
+        super().__init__(virtapi)
+        self._images = None
+        self._reporter = None
+        self._monitor = None
+
+    def init_host(self, host):
+        removed = engine.setup(os.getuid(), os.getgid())
+        for container_id in removed:
+            LOG.warning('Container %s was half made or half removed when the '
+                        'service ended; the rest of it is gone now',
+                        container_id)
+        image_store = store.ImageStore(CONF.container.state_path)
+        image_store.recover()
+        self._images = images.Images(image_store)
+        self._reporter = lifecycle.ExitReporter(self._emit_stopped)
+        self._monitor = monitor.ExitMonitor(self._reporter.report)
+        for container_id in state.ids():
+            if os.path.exists(place.container_run(container_id)):
+                self._monitor.watch(container_id)
+
+    def cleanup_host(self, host):
+        for worker in (self._monitor, self._reporter):
+            if worker is not None:
+                worker.stop()
+
+    def _emit_stopped(self, container_id):
+        self.emit_event(virtevent.LifecycleEvent(
+            container_id, virtevent.EVENT_LIFECYCLE_STOPPED))
+
+    # What is there
+
+    def get_info(self, instance, use_cache=True):
+        with fault.translated(instance):
+            current = state.read(instance.uuid)
+        return hardware.InstanceInfo(state=_POWER_STATES[current.status])
+
+    def list_instances(self):
+        return state.ids()
+
+    def list_instance_uuids(self):
+        return state.ids()
+
+    def instance_exists(self, instance):
+        return state.exists(instance.uuid)
+
+    def get_num_instances(self):
+        return len(state.ids())
+
+    def instance_on_disk(self, instance):
+        return state.exists(instance.uuid)
+
+    # Life of an instance
+
+    def spawn(self, context, instance, image_meta, injected_files,
+              admin_password, allocations, network_info=None,
+              block_device_info=None, power_on=True, accel_info=None):
+        with fault.translated(instance), contextlib.ExitStack() as undo:
+            image = self._images.ensure(context, instance, image_meta)
+            # Waits for Neutron, which has worked meanwhile.
+            network_info = network_info or []
+            spec = intent.build(instance, image, network_info,
+                                CONF.container.pids_limit)
+            undo.callback(self._remove, instance, network_info)
+            engine.define(spec)
+            if power_on:
+                self._boot(instance, network_info)
+            undo.pop_all()
+
+    def _boot(self, instance, network_info):
+        """Create, wire and start a defined container."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._halt, instance, network_info)
+            engine.create(instance.uuid)
+            port.plug_and_wait(self.virtapi, instance, network_info)
+            engine.start(instance.uuid)
+            undo.pop_all()
+        self._monitor.watch(instance.uuid)
+
+    def _halt(self, instance, network_info, timeout=0):
+        """Stop the process, then take its ports away."""
+        with contextlib.ExitStack() as both:
+            both.callback(port.unplug, instance, network_info)
+            if timeout:
+                engine.stop(instance.uuid, timeout)
+            else:
+                engine.halt(instance.uuid)
+
+    def _remove(self, instance, network_info):
+        with contextlib.ExitStack() as both:
+            both.callback(port.unplug, instance, network_info)
+            engine.undefine(instance.uuid)
+
+    def _redefine(self, instance, network_info):
+        """Take up what has changed in Nova since the last start."""
+        image = self._images.cached(instance.image_ref)
+        if image is not None:
+            engine.define(intent.build(instance, image, network_info,
+                                       CONF.container.pids_limit))
+
+    def destroy(self, context, instance, network_info, block_device_info=None,
+                destroy_disks=True, destroy_secrets=True):
+        with fault.translated(instance):
+            if destroy_disks:
+                self._remove(instance, network_info or [])
+            else:
+                self._halt(instance, network_info or [])
+
+    def cleanup(self, context, instance, network_info, block_device_info=None,
+                destroy_disks=True, migrate_data=None, destroy_vifs=True,
+                destroy_secrets=True):
+        with fault.translated(instance):
+            if destroy_vifs:
+                port.unplug(instance, network_info or [])
+            if destroy_disks:
+                engine.undefine(instance.uuid)
+
+    def delete_instance_files(self, instance):
+        engine.undefine(instance.uuid)
+        return True
+
+    def power_off(self, instance, timeout=0, retry_interval=0):
+        with fault.translated(instance):
+            self._halt(instance, instance.get_network_info(), timeout)
+
+    def power_on(self, context, instance, network_info,
+                 block_device_info=None, accel_info=None, share_info=None):
+        with fault.translated(instance):
+            current = state.read(instance.uuid)
+            if current.status is state.Status.RUNNING:
+                return
+            self._halt(instance, network_info)
+            self._redefine(instance, network_info)
+            self._boot(instance, network_info)
+
+    def reboot(self, context, instance, network_info, reboot_type,
+               block_device_info=None, bad_volumes_callback=None,
+               accel_info=None, share_info=None):
+        with fault.translated(instance):
+            state.read(instance.uuid)
+            if reboot_type == 'SOFT':
+                self._halt(instance, network_info, CONF.shutdown_timeout)
+            else:
+                self._halt(instance, network_info)
+                self._redefine(instance, network_info)
+            self._boot(instance, network_info)
+
+    def pause(self, instance):
+        with fault.translated(instance):
+            engine.pause(instance.uuid)
+
+    def unpause(self, instance):
+        with fault.translated(instance):
+            engine.resume(instance.uuid)
+
+    def resume_state_on_host_boot(self, context, instance, network_info,
+                                  share_info, block_device_info=None):
+        self.power_on(context, instance, network_info, block_device_info)
+
+    def get_console_output(self, context, instance):
+        with fault.translated(instance):
+            state.read(instance.uuid)
+            return console.text(instance.uuid, _CONSOLE_BYTES)
+
+    # Network
+
+    def plug_vifs(self, instance, network_info):
+        with fault.translated(instance):
+            if state.read(instance.uuid).process is not None:
+                port.plug(instance, network_info)
+
+    def unplug_vifs(self, instance, network_info):
+        with fault.translated(instance):
+            port.unplug(instance, network_info)
+
+    # The host
+
+    def get_available_nodes(self, refresh=False):
+        return [CONF.host]
+
+    def get_available_resource(self, nodename):
+        return inventory.resources(nodename)
+
+    def update_provider_tree(self, provider_tree, nodename, allocations=None):
+        current = provider_tree.data(nodename).inventory
+        provider_tree.update_inventory(nodename, inventory.inventory(
+            self._get_allocation_ratios(current),
+            self._get_reserved_host_disk_gb_from_config()))
+        provider_tree.add_traits(nodename, *inventory.traits())
+
+    def get_host_ip_addr(self):
+        return CONF.my_ip
+
+    def get_host_uptime(self):
+        return subprocess.run(['uptime'], env={'LC_ALL': 'C', **place.ENV},
+                              capture_output=True, text=True,
+                              check=True).stdout

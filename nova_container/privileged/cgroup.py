@@ -1,0 +1,109 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Control groups of containers and of their monitors, versions 1 and 2.
+
+Limits are the OCI runtime's business. Ours are the monitors' own group, so
+that a restart of nova-compute's service does not take them down, and the
+parents, which no one else removes.
+"""
+
+import errno
+import os
+
+from nova_container.privileged import place
+
+ROOT = '/sys/fs/cgroup'
+
+_MONITORS = 'monitors'
+
+
+def hierarchies() -> list[str]:
+    """Mount points of the cgroup file systems, one on a cgroup v2 host."""
+    found = []
+    for line in open('/proc/self/mountinfo'):
+        fields = line.split(' - ')
+        if fields[1].split()[0] in ('cgroup', 'cgroup2'):
+            found.append(fields[0].split()[4])
+    return found
+
+
+def unified() -> bool:
+    """Whether the host has cgroup v2 alone."""
+    return os.path.exists(os.path.join(ROOT, 'cgroup.controllers'))
+
+
+def adopt_monitor(pid: int) -> None:
+    """Move a monitor out of the control group of the service."""
+    for root in hierarchies():
+        group = root + place.cgroup(_MONITORS)
+        os.makedirs(group, exist_ok=True)
+        if os.path.basename(root) == 'cpuset':
+            _inherit_cpuset(root, group)
+        with open(os.path.join(group, 'cgroup.procs'), 'w') as procs:
+            procs.write(str(pid))
+
+
+def _inherit_cpuset(root: str, group: str) -> None:
+    """A new v1 cpuset is empty, and takes no process until it is filled."""
+    path = root
+    for part in os.path.relpath(group, root).split('/'):
+        parent, path = path, os.path.join(path, part)
+        for name in ('cpuset.cpus', 'cpuset.mems'):
+            with open(os.path.join(path, name)) as own:
+                filled = own.read().strip()
+            if not filled:
+                with open(os.path.join(parent, name)) as theirs:
+                    value = theirs.read()
+                with open(os.path.join(path, name), 'w') as own:
+                    own.write(value)
+
+
+def members(container_id: str) -> set[int]:
+    """Process ids in a container's groups."""
+    return _pids(place.cgroup(container_id))
+
+
+def monitors() -> set[int]:
+    """Process ids of the monitors."""
+    return _pids(place.cgroup(_MONITORS))
+
+
+def _pids(group: str) -> set[int]:
+    pids = set()
+    for root in hierarchies():
+        for directory, _, files in os.walk(root + group):
+            if 'cgroup.procs' in files:
+                with open(os.path.join(directory, 'cgroup.procs')) as procs:
+                    pids.update(int(pid) for pid in procs)
+    return pids - {0}
+
+
+def remove(container_id: str) -> None:
+    """Remove what the OCI runtime left of a container's groups."""
+    for root in hierarchies():
+        _remove_tree(root + place.cgroup(container_id))
+
+
+def remove_all() -> None:
+    """Remove the parents too, once no container and monitor is left."""
+    for root in hierarchies():
+        _remove_tree(root + place.cgroup())
+
+
+def _remove_tree(path: str) -> None:
+    for directory, _, _ in os.walk(path, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError as e:
+            if e.errno != errno.ENOENT:
+                raise

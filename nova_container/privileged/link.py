@@ -1,0 +1,168 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Network interfaces of containers: veth pairs.
+
+The host's end is made in the network namespace of the service and handed to
+the virtual switch by the caller; the container's end is born inside the
+container's namespace, and nothing on the host ever bears its name.
+"""
+
+import array
+import fcntl
+import os
+import socket
+import struct
+import typing
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from nova_container import exception
+from nova_container.privileged import container
+from nova_container.privileged import context
+from nova_container.privileged import namespace
+from nova_container.spec import codec
+from nova_container.spec import network
+
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_STXCSUM = 0x17
+
+# Neutron alone gives addresses; what a router advertises is not for us.
+_SYSCTL = (('net/ipv6/conf/{name}/accept_ra', '0'),
+           ('net/ipv6/conf/{name}/accept_dad', '0'))
+
+
+@context.entrypoint
+def plug(container_id: str, interface: dict[str, typing.Any]) -> None:
+    """Make and configure one interface of a created or running container.
+
+    Does nothing when the container has it already.
+
+    :param interface: an encoded NetworkInterface
+    :raises NetworkFailed: the kernel refused, or the container just ended
+    """
+    wish = codec.decode(network.NetworkInterface, interface)
+    init = container.require_process(container_id)
+    try:
+        netns = os.open(f'/proc/{init.pid}/ns/net',
+                        os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise exception.NetworkFailed(
+            f'container {container_id} ended while {wish.name} was plugged')
+    try:
+        # The id may have been reused between the check and the open.
+        container.require_process(container_id)
+        if namespace.with_network(netns, _has, wish):
+            return
+        _add_pair(wish, netns)
+        namespace.with_network(netns, _configure, wish)
+    except NetlinkError as e:
+        remove(wish.host_device)
+        raise exception.NetworkFailed(
+            f'container {container_id}: interface {wish.name} '
+            f'({wish.host_device}): {e}')
+    finally:
+        os.close(netns)
+
+
+def _index(route: IPRoute, name: str) -> int | None:
+    found = route.link_lookup(ifname=name)
+    return found[0] if found else None
+
+
+def _has(wish: network.NetworkInterface) -> bool:
+    with IPRoute() as route:
+        return _index(route, wish.name) is not None
+
+
+def _add_pair(wish: network.NetworkInterface, netns: int) -> None:
+    with IPRoute() as route:
+        # A leftover of a container that ended; its peer is gone or going.
+        old = _index(route, wish.host_device)
+        if old is not None:
+            route.link('del', index=old)
+        route.link('add', ifname=wish.host_device, kind='veth', mtu=wish.mtu,
+                   peer={'ifname': wish.name, 'address': wish.mac,
+                         'mtu': wish.mtu, 'net_ns_fd': netns})
+        index = _index(route, wish.host_device)
+        route.link('set', index=index, state='up')
+    # The host neither speaks nor listens on its end.
+    _write_sysctl(f'net/ipv6/conf/{wish.host_device}/disable_ipv6', '1')
+    if not wish.checksum_offload:
+        _disable_checksum_offload(wish.host_device)
+
+
+def _configure(wish: network.NetworkInterface) -> None:
+    """Inside the container's network namespace."""
+    for path, value in _SYSCTL:
+        _write_sysctl(path.format(name=wish.name), value)
+    if not wish.checksum_offload:
+        _disable_checksum_offload(wish.name)
+    with IPRoute() as route:
+        index = _index(route, wish.name)
+        for address in wish.addresses:
+            ip, _, prefix = address.partition('/')
+            route.addr('add', index=index, address=ip, prefixlen=int(prefix))
+        route.link('set', index=index, state='up')
+        for item in wish.routes:
+            # A gateway outside every prefix of ours is still on this link.
+            route.route('replace', dst=item.destination,
+                        gateway=item.gateway, oif=index, flags='onlink')
+
+
+def _write_sysctl(path: str, value: str) -> None:
+    """A missing one belongs to a protocol the kernel does not have."""
+    full = os.path.join('/proc/sys', path)
+    if os.path.exists(full):
+        with open(full, 'w') as file:
+            file.write(value)
+
+
+def _disable_checksum_offload(device: str) -> None:
+    """ioctl SIOCETHTOOL, ETHTOOL_STXCSUM 0 (linux/ethtool.h)."""
+    value = array.array('B', struct.pack('II', _ETHTOOL_STXCSUM, 0))
+    request = struct.pack('16sP16x', device.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
+
+
+def remove(host_device: str) -> None:
+    """Delete a veth pair by the host's end, if it is there."""
+    with IPRoute() as route:
+        index = _index(route, host_device)
+        if index is not None:
+            route.link('del', index=index)
+
+
+@context.entrypoint
+def unplug(host_device: str) -> None:
+    """Delete the veth pair of a container by the host's end, if there.
+
+    :raises NetworkFailed: the device is not a veth: not one of ours
+    """
+    with IPRoute() as route:
+        index = _index(route, host_device)
+        if index is None:
+            return
+        info = route.link('get', index=index)[0].get('linkinfo')
+        if info is None or info.get('kind') != 'veth':
+            raise exception.NetworkFailed(
+                f'{host_device} is not a veth pair of a container; it is '
+                'left alone')
+        try:
+            route.link('del', index=index)
+        except NetlinkError as e:
+            # The container's end of it went first, with its namespace.
+            if e.code != 19:
+                raise exception.NetworkFailed(
+                    f'deleting {host_device} failed: {e}')

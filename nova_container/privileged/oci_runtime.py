@@ -1,0 +1,185 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The OCI runtime and conmon as commands.
+
+Command lines: runc(8) and crun(1); conmon(8). conmon's start and sync pipes
+are those podman uses.
+"""
+
+import functools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+
+from nova_container import exception
+from nova_container.privileged import cgroup
+from nova_container.privileged import place
+
+# A runtime that has not answered by then hangs.
+_CREATE_TIMEOUT = 120
+_COMMAND_TIMEOUT = 60
+
+# What runc and crun say when the tenant's process cannot be started.
+_PROCESS_ERRORS = tuple(re.compile(pattern) for pattern in (
+    r'exec: "?[^"]*"?: executable file not found',
+    r'executable file `[^`]*` not found',
+    r'exec: "?[^"]*"?: (stat .*)?(no such file or directory|permission denied'
+    r'|is a directory)',
+    r'open executable: ',
+    r'chdir to cwd \("[^"]*"\)[^:]*: .*',
+    r'exec format error',
+    r'mkdir [^:]*: (not a directory|file exists)',
+))
+
+
+def _which(name: str, option: str, package: str) -> str:
+    path = shutil.which(name, path=place.ENV['PATH'])
+    if path is None:
+        raise exception.HostUnsupported(
+            f'{name} is not installed: install the package {package}, or set '
+            f'[container] {option} to its path')
+    return path
+
+
+@functools.cache
+def runtime() -> str:
+    """Path of the OCI runtime ([container] oci_runtime)."""
+    wish = place.CONF.container.oci_runtime
+    if wish == 'auto':
+        wish = 'runc'
+        if cgroup.unified() and shutil.which('crun', path=place.ENV['PATH']):
+            wish = 'crun'
+    return _which(wish, 'oci_runtime', 'runc')
+
+
+def command(*args: str) -> list[str]:
+    """The runtime's command line, with our root of its state."""
+    return [runtime(), '--root', place.run('oci'), *args]
+
+
+def call(*args: str) -> None:
+    """Run a command of the runtime to its end.
+
+    :raises RuntimeFailed: with the runtime's own words
+    """
+    done = subprocess.run(command(*args), capture_output=True, text=True,
+                          env=place.ENV, stdin=subprocess.DEVNULL,
+                          timeout=_COMMAND_TIMEOUT, errors='replace')
+    if done.returncode:
+        raise exception.RuntimeFailed(
+            f'{os.path.basename(runtime())} {" ".join(args)} failed: '
+            f'{_words(done.stderr)}')
+
+
+def _words(text: str) -> str:
+    """The last message of the runtime's log lines."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return 'no message'
+    for line in reversed(lines):
+        match = re.search(r'msg="?(.*?)"?$', line)
+        if match and 'level=error' in line:
+            return match.group(1).replace('\\"', '"')
+    return lines[-1]
+
+
+def failure(container_id: str, words: str) -> exception.ContainerError:
+    """The error for a container that could not be created or started."""
+    if any(pattern.search(words) for pattern in _PROCESS_ERRORS):
+        _, _, short = words.rpartition('container process: ')
+        return exception.ProcessInvalid(
+            f'the container\'s process cannot be started: {short or words}; '
+            'check the image\'s Entrypoint, Cmd, User and WorkingDir and the '
+            'server properties container:*')
+    return exception.RuntimeFailed(
+        f'container {container_id}: {os.path.basename(runtime())} create '
+        f'failed: {words}')
+
+
+def create(container_id: str) -> tuple[int, int]:
+    """Start conmon, and through it the runtime's ``create``.
+
+    The process of the container is held until ``start``. conmon gets a
+    control group of its own and no descriptor but its pipes, and outlives us.
+    To be called in the containers' mount namespace.
+
+    :returns: process ids of the container's first process and of conmon
+    :raises ProcessInvalid: the tenant's command cannot be started
+    :raises RuntimeFailed: anything else that the runtime refuses
+    """
+    run_dir = place.container_run(container_id)
+    sync_read, sync_write = os.pipe()
+    start_read, start_write = os.pipe()
+    args = [
+        _which(place.CONF.container.conmon, 'conmon', 'conmon'),
+        '--api-version', '1', '-c', container_id, '-u', container_id,
+        '-n', container_id, '-r', runtime(),
+        '--runtime-arg', '--root', '--runtime-arg', place.run('oci'),
+        '-b', run_dir, '-p', os.path.join(run_dir, 'pid'),
+        '-P', os.path.join(run_dir, 'conmon.pid'),
+        '-l', 'k8s-file:' + place.container_state(container_id, 'log'),
+        '--log-size-max', str(place.CONF.container.log_size),
+        '--exit-dir', place.run('exits'), '--persist-dir', run_dir,
+        '--socket-dir-path', run_dir, '--full-attach', '--log-level', 'warn',
+    ]
+    env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
+           '_OCI_STARTPIPE': str(start_read)}
+    with open(sync_read, 'rb', buffering=0) as sync, \
+            open(os.path.join(run_dir, 'conmon.log'), 'wb') as log:
+        try:
+            try:
+                monitor = subprocess.Popen(
+                    args, env=env, cwd=run_dir, stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, start_new_session=True,
+                    pass_fds=(sync_write, start_read))
+            finally:
+                os.close(sync_write)
+                os.close(start_read)
+            # It forks only after the byte, so its children are moved too.
+            cgroup.adopt_monitor(monitor.pid)
+            os.write(start_write, b'x')
+        finally:
+            os.close(start_write)
+        answer = _read_answer(sync, container_id)
+        monitor.wait(_COMMAND_TIMEOUT)
+    if answer.get('data', -1) < 0:
+        with open(os.path.join(run_dir, 'conmon.log'),
+                  errors='replace') as log:
+            words = str(answer.get('message') or log.read())
+        raise failure(container_id, _words(words))
+    with open(os.path.join(run_dir, 'conmon.pid')) as file:
+        return answer['data'], int(file.read())
+
+
+def _read_answer(sync, container_id: str) -> dict:
+    """conmon's one line: {"data": pid} or {"data": -1, "message": words}."""
+    data = b''
+    poll = select.poll()
+    poll.register(sync, select.POLLIN)
+    while not data.endswith(b'\n'):
+        if not poll.poll(_CREATE_TIMEOUT * 1000):
+            raise exception.RuntimeFailed(
+                f'container {container_id}: conmon did not answer within '
+                f'{_CREATE_TIMEOUT} s')
+        chunk = sync.read(65536)
+        if not chunk:
+            break
+        data += chunk
+    try:
+        answer = json.loads(data or b'{}')
+    except ValueError:
+        answer = {'message': data.decode(errors='replace')}
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,79 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Where things are, from the configuration alone.
+
+::
+
+    <state_path>/                survives a reboot
+        layers/sha256/<hex>/fs   one layer, owned by the ids of slot 0
+        layers/tmp/              layers being unpacked
+        spool/                   archives being read (the service user's)
+        images/                  image records (the service user's)
+        ids/<slot>               symbolic link, names the slot's container
+        containers/<id>/         spec.json slot upper/ work/ log exit.json
+        trash/                   containers being removed
+    <run_path>/                  gone at reboot
+        ns/mnt                   the mount namespace of the containers
+        oci/                     the OCI runtime's own state
+        exits/<id>               exit code, written by conmon
+        c/<id>/                  config.json, rootfs/, run.json, started, ...
+"""
+
+import os
+
+from oslo_config import cfg
+
+from nova_container.spec import container
+from nova_container.spec import idmap
+
+CONF = cfg.CONF
+
+# Environment of every process started as root.
+ENV = {'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+       'LC_ALL': 'C.UTF-8'}
+
+
+def state(*parts: str) -> str:
+    """A path below ``[container] state_path``."""
+    return os.path.join(CONF.container.state_path, *parts)
+
+
+def run(*parts: str) -> str:
+    """A path below ``[container] run_path``."""
+    return os.path.join(CONF.container.run_path, *parts)
+
+
+def container_state(container_id: str, *parts: str) -> str:
+    """A path in the persistent directory of a container."""
+    return state('containers', container.check_id(container_id), *parts)
+
+
+def container_run(container_id: str, *parts: str) -> str:
+    """A path in the directory of a container that runs."""
+    return run('c', container.check_id(container_id), *parts)
+
+
+def exit_file(container_id: str) -> str:
+    """Where conmon writes the exit code of a container."""
+    return run('exits', container.check_id(container_id))
+
+
+def ids() -> idmap.IdRanges:
+    """The host ids of layers and containers."""
+    return idmap.IdRanges(CONF.container.id_range_start,
+                          CONF.container.id_range_count)
+
+
+def cgroup(*parts: str) -> str:
+    """A control group, relative to the root of each hierarchy."""
+    return '/' + '/'.join((CONF.container.cgroup_parent, *parts))

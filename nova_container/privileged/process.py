@@ -1,0 +1,87 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Processes named by id and start time, so that a reused id is never meant."""
+
+import dataclasses
+import os
+import select
+import signal
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """A process of the host.
+
+    :param pid: its id
+    :param started: clock ticks since boot, proc(5) /proc/pid/stat field 22
+    """
+
+    pid: int
+    started: int
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has ``pid`` now; None for none and for a zombie."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            # The command's name may hold spaces and brackets.
+            fields = file.read().rpartition(b')')[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in (b'Z', b'X'):
+        return None
+    return Process(pid, int(fields[19]))
+
+
+def alive(process: Process) -> bool:
+    """Whether this very process still runs."""
+    return identify(process.pid) == process
+
+
+def open_pidfd(process: Process) -> int | None:
+    """pidfd_open(2) of this very process; None when it is gone."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    if not alive(process):
+        os.close(fd)
+        return None
+    return fd
+
+
+def send_signal(process: Process, number: int) -> bool:
+    """Signal it; False when it is gone."""
+    fd = open_pidfd(process)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait(process: Process, timeout: float) -> bool:
+    """Wait for its end; False when ``timeout`` seconds were not enough."""
+    fd = open_pidfd(process)
+    if fd is None:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+    finally:
+        os.close(fd)

@@ -1,0 +1,141 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The process that unpacks or verifies one layer; see ``layer``.
+
+Run as a script, so that nothing of the package above is imported: neither a
+configuration nor a channel to the daemon is ever in this process. It gives up
+every privilege before it reads the first byte of the archive: it is root of a
+user namespace that owns nothing but the directory it writes to, with an empty
+network and no sight of any other file.
+
+standard input
+    the archive
+working directory
+    the directory to fill
+descriptor ``userns``
+    the user namespace
+standard output
+    one JSON object: the result, or ``error`` (a class of
+    ``nova_container.exception``) and ``message``
+"""
+
+import ctypes
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import resource
+import signal
+import sys
+
+# With python -I the script's own package is not on the path.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from nova_container import exception  # noqa: E402
+from nova_container.layer import extract  # noqa: E402
+from nova_container.layer import stream  # noqa: E402
+from nova_container.layer import tar  # noqa: E402
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUTS = 0x04000000
+_CLONE_NEWIPC = 0x08000000
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+
+# Python, its libraries and threads, the largest zstd window, and a header
+# that lies about its size; all far apart.
+_ADDRESS_SPACE = 768 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *args: int) -> None:
+    if getattr(_libc, name)(*map(ctypes.c_ulong, args)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f'{name}: {os.strerror(code)}')
+
+
+def _enter_sandbox(userns: int) -> None:
+    # Only a process with one thread may enter a user namespace.
+    _call('setns', userns, _CLONE_NEWUSER)
+    os.close(userns)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    _call('unshare',
+          _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
+    os.chroot('.')
+    os.umask(0)
+    _call('prctl', _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # A change of user cleared it. The helper's death is this process's.
+    _call('prctl', _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    for limit, value in ((resource.RLIMIT_AS, _ADDRESS_SPACE),
+                         (resource.RLIMIT_CORE, 0),
+                         (resource.RLIMIT_NOFILE, 64)):
+        resource.setrlimit(limit, (value, value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to do, as the parent's first argument says in JSON.
+
+    :param extract: False: only compute the digests
+    :param max_bytes: limit of what is on disk in the end
+    :param max_stream: limit of the decompressed stream
+    """
+
+    userns: int
+    offset: int
+    size: int
+    compression: str
+    extract: bool
+    max_bytes: int
+    max_stream: int
+
+
+def _work(job: Job) -> dict[str, object]:
+    layer = stream.LayerStream(sys.stdin.fileno(), job.offset, job.size,
+                               job.compression, job.max_stream)
+    result = extract.Result()
+    if job.extract:
+        result = extract.Extractor(tar.Reader(layer), job.max_bytes).run()
+    layer.drain()
+    return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
+            'stream': layer.size, **dataclasses.asdict(result)}
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
+    _enter_sandbox(job.userns)
+    try:
+        answer = _work(job)
+    except exception.ContainerError as e:
+        answer = {'error': type(e).__name__, 'message': e.message}
+    except MemoryError:
+        answer = {'error': 'ImageInvalid',
+                  'message': 'unpacking it takes too much memory'}
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        answer = {'error': 'NoSpace', 'message': 'the file system is full'}
+    json.dump(answer, sys.stdout)
+    sys.stdout.flush()
+    # The decompressor's thread may still wait to hand over a block.
+    os._exit(0)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,39 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The console log: what the container's processes wrote.
+
+conmon's k8s-file format is a line ``TIMESTAMP STREAM TAG TEXT``, TAG ``F`` for
+a full line and ``P`` for a part whose rest follows (kubernetes CRI logging).
+"""
+
+from nova_container.privileged import container
+
+
+def text(container_id: str, limit: int) -> bytes:
+    """The last of what was written, about ``limit`` bytes of the log."""
+    return plain(container.read_log(container_id, limit), limit)
+
+
+def plain(log: bytes, limit: int) -> bytes:
+    """The text of log lines, without a first line that was cut."""
+    lines = log.split(b'\n')
+    if len(log) >= limit:
+        del lines[0]
+    out = bytearray()
+    for line in lines:
+        parts = line.split(b' ', 3)
+        if len(parts) == 4 and parts[2] in (b'F', b'P'):
+            out += parts[3]
+            if parts[2] == b'F':
+                out += b'\n'
+    return bytes(out)

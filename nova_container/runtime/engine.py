@@ -1,0 +1,121 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The life of a container, step by step, as an ordinary user asks for it.
+
+::
+
+    define -> create -> (plug) -> start -> stop -> halt -> undefine
+              ^                                    |
+              +------------------------------------+
+
+Between create and start the process is held: interfaces are plugged then, so
+no process ever runs without its network.
+"""
+
+from nova_container import exception
+from nova_container.privileged import container
+from nova_container.privileged import link
+from nova_container.privileged import process
+from nova_container.runtime import state
+from nova_container.spec import codec
+from nova_container.spec import container as container_spec
+from nova_container.spec import network
+
+# A process that took SIGKILL is gone in an instant, or hangs in the kernel.
+_KILL_TIMEOUT = 30
+
+
+def define(spec: container_spec.ContainerSpec) -> None:
+    """Make the container, or give a halted one a new spec."""
+    container.define(codec.encode(spec))
+
+
+def create(container_id: str) -> None:
+    """Mount the root file system, make the namespaces, hold the process.
+
+    :raises ProcessInvalid: the tenant's command, user or directory is wrong
+    """
+    container.create(container_id)
+
+
+def plug(container_id: str, interface: network.NetworkInterface) -> None:
+    """Give a created or running container an interface, if it lacks it."""
+    link.plug(container_id, codec.encode(interface))
+
+
+def unplug(host_device: str) -> None:
+    """Remove an interface by its end on the host, if it is there."""
+    link.unplug(host_device)
+
+
+def start(container_id: str) -> None:
+    """Let the created process go."""
+    container.start(container_id)
+
+
+def stop(container_id: str, timeout: float) -> None:
+    """Ask the process to end, then make it, then halt the container.
+
+    :param timeout: seconds between the stop signal and SIGKILL; 0 for none
+    """
+    current = state.read(container_id)
+    if current.status is state.Status.PAUSED:
+        container.resume(container_id)
+    if current.process is not None and timeout > 0:
+        if container.terminate(container_id):
+            process.wait(current.process, timeout)
+    container.halt(container_id)
+
+
+def halt(container_id: str) -> None:
+    """End the container at once; succeeds when it does not run."""
+    container.halt(container_id)
+
+
+def pause(container_id: str) -> None:
+    """Freeze the container's processes."""
+    container.pause(container_id)
+
+
+def resume(container_id: str) -> None:
+    """Thaw the container's processes."""
+    container.resume(container_id)
+
+
+def undefine(container_id: str) -> None:
+    """Halt the container and remove it with all its files."""
+    container.undefine(container_id)
+
+
+def require(container_id: str, *wanted: state.Status) -> state.State:
+    """The container's state, if it is one of ``wanted``.
+
+    :raises StateConflict: it is another
+    """
+    current = state.read(container_id)
+    if current.status not in wanted:
+        raise exception.StateConflict(
+            f'container {container_id} is {current.status.value}, not '
+            + ' or '.join(status.value for status in wanted))
+    return current
+
+
+def setup(user: int, group: int) -> list[str]:
+    """Make the directories, remove what a killed service left half done.
+
+    :param user: numeric user of the service
+    :param group: numeric group of the service
+    :returns: ids of the containers that were removed or halted
+    """
+    container.setup(user, group)
+    return container.recover()

@@ -1,0 +1,137 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is known of a container without being root and without a process.
+
+The directories are those of ``privileged.place``. Secrets (command,
+environment) are not readable here.
+"""
+
+import dataclasses
+import enum
+import json
+import os
+
+from nova_container import exception
+from nova_container.privileged import cgroup
+from nova_container.privileged import place
+from nova_container.privileged import process as processes
+
+
+class Status(enum.Enum):
+    """States of the OCI runtime specification, and paused."""
+
+    CREATED = 'created'
+    RUNNING = 'running'
+    PAUSED = 'paused'
+    STOPPED = 'stopped'
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A container as it is now.
+
+    :param process: its first process; None when stopped
+    :param monitor: its conmon, while it runs
+    :param exit_code: 0..255, 128+N for signal N; None while it runs, before
+        its first start, and when the monitor was killed
+    :param oom: whether the kernel ended a process for want of memory
+    """
+
+    status: Status
+    process: processes.Process | None = None
+    monitor: processes.Process | None = None
+    exit_code: int | None = None
+    oom: bool = False
+
+
+def ids() -> list[str]:
+    """Ids of the containers defined on this host."""
+    try:
+        return sorted(os.listdir(place.state('containers')))
+    except FileNotFoundError:
+        return []
+
+
+def exists(container_id: str) -> bool:
+    """Whether the container is defined on this host."""
+    return os.path.isdir(place.container_state(container_id))
+
+
+def read(container_id: str) -> State:
+    """The state of a container, from a few small files.
+
+    :raises ContainerNotFound: it is not defined on this host
+    """
+    if not exists(container_id):
+        raise exception.ContainerNotFound(
+            f'container {container_id} is not defined on this host')
+    running = _json(place.container_run(container_id, 'run.json'))
+    if running is not None:
+        init = processes.Process(running['pid'], running['pid_started'])
+        monitor = processes.Process(running['monitor'],
+                                  running['monitor_started'])
+        if processes.alive(init):
+            if not os.path.exists(
+                    place.container_run(container_id, 'started')):
+                status = Status.CREATED
+            elif _frozen(container_id):
+                status = Status.PAUSED
+            else:
+                status = Status.RUNNING
+            return State(status, init, monitor)
+        return State(
+            Status.STOPPED, None, monitor if processes.alive(monitor) else None,
+            _exit_code(container_id),
+            os.path.exists(place.container_run(container_id, 'oom')))
+    ended = _json(place.container_state(container_id, 'exit.json')) or {}
+    return State(Status.STOPPED, exit_code=ended.get('code'),
+                 oom=ended.get('oom', False))
+
+
+def _json(path: str) -> dict | None:
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+
+
+def _exit_code(container_id: str) -> int | None:
+    try:
+        with open(place.exit_file(container_id)) as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _frozen(container_id: str) -> bool:
+    group = place.cgroup(container_id)
+    if cgroup.unified():
+        path, word = f'{cgroup.ROOT}{group}/cgroup.freeze', '1'
+    else:
+        path, word = f'{cgroup.ROOT}/freezer{group}/freezer.state', 'FROZEN'
+    try:
+        with open(path) as file:
+            return file.read().strip() == word
+    except FileNotFoundError:
+        return False
+
+
+def ended_unattended(container_id: str) -> bool:
+    """Whether the process has ended and nobody has halted the container."""
+    if not os.path.exists(place.container_run(container_id, 'run.json')):
+        return False
+    try:
+        return read(container_id).status is Status.STOPPED
+    except exception.ContainerNotFound:
+        return False

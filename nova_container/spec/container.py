@@ -1,0 +1,118 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Everything that makes a container, in one value."""
+
+import dataclasses
+import re
+
+from nova_container import exception
+from nova_container.spec import limits as limits_
+from nova_container.spec import network
+from nova_container.spec import signals
+
+_ID = re.compile(
+    r'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')
+_DIFF_ID = re.compile(r'^sha256:[0-9a-f]{64}$')
+_HOSTNAME = re.compile(r'^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$')
+_ENV_NAME = re.compile(r'^[^=\0]+$')
+
+# Half of what execve(2) lets the kernel copy, so that the rest has room.
+_ARGS_AND_ENV_MAX = 1 << 20
+_LAYERS_MAX = 500
+
+
+def check_id(container_id: str) -> str:
+    """``container_id`` itself, if it is a UUID in canonical form.
+
+    :raises InvalidSpec: otherwise
+    """
+    if not isinstance(container_id, str) or not _ID.match(container_id):
+        raise exception.InvalidSpec(
+            f'container id {container_id!r} is not a lower-case UUID')
+    return container_id
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """The container's first process.
+
+    :param args: command and arguments, at least one
+    :param env: pairs of name and value, in order
+    :param cwd: absolute directory inside the container
+    :param user: ``user[:group]``, names or numbers, as in an image's config
+    :param stop_signal: what asks it to end, ``SIGTERM`` or ``SIGRTMIN+3``
+    """
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = '/'
+    user: str = ''
+    stop_signal: str = 'SIGTERM'
+
+    def __post_init__(self):
+        if not self.args or not self.args[0]:
+            raise exception.ProcessInvalid(
+                'the container has no command: the image has neither '
+                'Entrypoint nor Cmd; set the server property '
+                'container:command')
+        size = sum(len(a) for a in self.args)
+        for name, value in self.env:
+            if not _ENV_NAME.match(name) or '\0' in value:
+                raise exception.ProcessInvalid(
+                    f'environment variable name {name!r} is not valid')
+            size += len(name) + len(value) + 2
+        if any('\0' in text for text in (*self.args, self.cwd, self.user)):
+            raise exception.ProcessInvalid(
+                'command, directory and user must not contain a NUL byte')
+        if size > _ARGS_AND_ENV_MAX:
+            raise exception.ProcessInvalid(
+                f'command and environment have {size} bytes, more than '
+                f'{_ARGS_AND_ENV_MAX}')
+        if not self.cwd.startswith('/'):
+            raise exception.ProcessInvalid(
+                f'working directory {self.cwd!r} is not absolute')
+        signals.number(self.stop_signal)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContainerSpec:
+    """What a container is, apart from its interfaces.
+
+    Interfaces are plugged between create and start, and again at each start,
+    so they are passed then.
+
+    :param id: UUID; the Nova instance's
+    :param layers: diffIDs, the lowest first
+    :param addresses: the container's own, for /etc/hosts
+    """
+
+    id: str
+    hostname: str
+    process: Process
+    layers: tuple[str, ...]
+    limits: limits_.Limits = limits_.Limits()
+    dns: network.Dns = network.Dns()
+    addresses: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_id(self.id)
+        if not _HOSTNAME.match(self.hostname):
+            raise exception.InvalidSpec(
+                f'hostname {self.hostname!r} is not valid')
+        if not 1 <= len(self.layers) <= _LAYERS_MAX:
+            raise exception.InvalidSpec(
+                f'{len(self.layers)} layers are not in 1..{_LAYERS_MAX}')
+        for layer in self.layers:
+            if not _DIFF_ID.match(layer):
+                raise exception.InvalidSpec(
+                    f'layer {layer!r} is not a sha256 digest')

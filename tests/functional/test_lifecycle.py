@@ -1,0 +1,316 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import os
+import signal
+import threading
+import uuid
+
+from nova_container import exception
+from nova_container.privileged import container as privileged
+from nova_container.privileged import oci_runtime
+from nova_container.privileged import place
+from nova_container.privileged import process as processes
+from nova_container.runtime import engine
+from nova_container.runtime import monitor
+from nova_container.runtime import state
+from nova_container.spec import container
+from tests.functional import base
+
+FOREVER = ('/bin/sleep', '1000000')
+_POLITE = ('/bin/sh', '-c',
+           'trap "echo bye; exit 3" TERM; echo ready; '
+           'while :; do sleep 0.1; done')
+
+
+class LifecycleTest(base.RuntimeTestCase):
+
+    def test_runs_to_its_end_and_keeps_the_exit_code(self):
+        container_id = self.run_container('/bin/sh', '-c', 'echo out; '
+                                          'echo err >&2; exit 7')
+        ended = self.finish(container_id)
+        self.assertEqual((state.Status.STOPPED, 7),
+                         (ended.status, ended.exit_code))
+        self.assertEqual({'out', 'err'},
+                         set(self.text(container_id).split()))
+        engine.halt(container_id)
+        self.assertEqual(7, state.read(container_id).exit_code)
+
+    def test_process_is_held_until_start(self):
+        container_id = self.define('/bin/touch', '/srv/started')
+        engine.create(container_id)
+        self.assertIs(state.Status.CREATED, state.read(container_id).status)
+        self.assertFalse(os.path.exists(self.upper(container_id, 'srv')))
+        engine.start(container_id)
+        self.finish(container_id)
+        self.assertTrue(
+            os.path.exists(self.upper(container_id, 'srv/started')))
+
+    def test_stop_signal_is_heard_then_the_container_starts_again(self):
+        container_id = self.run_container(*_POLITE)
+        self.await_text(container_id, 'ready')
+        engine.stop(container_id, 20)
+        self.assertEqual(3, state.read(container_id).exit_code)
+        self.assertIn('bye', self.text(container_id))
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertIs(state.Status.RUNNING, state.read(container_id).status)
+
+    def await_text(self, container_id, word):
+        """Follow the log until a word is there; inotify would need root
+        knowledge of conmon's file, so the process's own output is read."""
+        path = place.container_state(container_id, 'log')
+        done = threading.Event()
+        while word not in self.text(container_id):
+            self.assertTrue(os.path.exists(path))
+            done.wait(0.01)
+
+    def test_process_that_ignores_its_stop_signal_is_killed(self):
+        container_id = self.run_container(*FOREVER)
+        engine.stop(container_id, 0.1)
+        self.assertEqual(128 + signal.SIGKILL,
+                         state.read(container_id).exit_code)
+
+    def test_files_survive_a_restart_but_not_the_container(self):
+        container_id = self.run_container('/bin/sh', '-c',
+                                          'cat /srv/x; echo kept > /srv/x')
+        self.finish(container_id)
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.finish(container_id)
+        self.assertIn('kept', self.text(container_id))
+        engine.undefine(container_id)
+        self.assertNotIn(container_id, state.ids())
+        self.assertFalse(
+            os.path.exists(place.container_state(container_id)))
+
+    def test_pause_and_resume(self):
+        container_id = self.run_container(*_POLITE)
+        self.await_text(container_id, 'ready')
+        engine.pause(container_id)
+        self.assertIs(state.Status.PAUSED, state.read(container_id).status)
+        engine.resume(container_id)
+        self.assertIs(state.Status.RUNNING, state.read(container_id).status)
+        engine.pause(container_id)
+        engine.stop(container_id, 20)
+        self.assertEqual(3, state.read(container_id).exit_code)
+
+    def test_paused_container_can_be_removed(self):
+        container_id = self.run_container(*FOREVER)
+        engine.pause(container_id)
+        engine.undefine(container_id)
+        self.assertFalse(state.exists(container_id))
+
+    def test_less_is_idempotent(self):
+        container_id = self.run_container(*FOREVER)
+        for _ in range(2):
+            engine.halt(container_id)
+        for _ in range(2):
+            engine.undefine(container_id)
+        engine.undefine(str(uuid.uuid4()))
+
+    def test_create_twice_is_refused_and_harmless(self):
+        container_id = self.run_container(*FOREVER)
+        self.assertRaises(exception.StateConflict, engine.create,
+                          container_id)
+        self.assertIs(state.Status.RUNNING, state.read(container_id).status)
+
+    def test_two_removals_at_once(self):
+        container_id = self.run_container(*FOREVER)
+        errors = []
+
+        def remove():
+            try:
+                engine.undefine(container_id)
+            except Exception as e:
+                errors.append(e)
+
+        threads = [threading.Thread(target=remove) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([], errors)
+        self.assertFalse(state.exists(container_id))
+
+    def test_unknown_container(self):
+        self.assertRaises(exception.ContainerNotFound, state.read,
+                          str(uuid.uuid4()))
+        self.assertRaises(exception.ContainerNotFound, engine.create,
+                          str(uuid.uuid4()))
+
+
+class TenantsMistakesTest(base.RuntimeTestCase):
+    """A clear error, and nothing runs or stays mounted afterwards."""
+
+    def refused(self, *args, **process):
+        container_id = self.define(*args, **process)
+        with self.assertRaises(exception.ProcessInvalid) as caught:
+            engine.create(container_id)
+            engine.start(container_id)
+        self.assertFalse(
+            os.path.exists(place.container_run(container_id)))
+        self.assertFalse(
+            os.path.exists(place.run('oci', container_id)))
+        return caught.exception.message
+
+    def test_command_not_found(self):
+        self.assertIn('nowhere', self.refused('nowhere'))
+        self.assertIn('/bin/nowhere', self.refused('/bin/nowhere'))
+
+    def test_command_is_not_executable(self):
+        self.assertIn('passwd', self.refused('/etc/passwd'))
+
+    def test_unknown_user(self):
+        self.assertIn("'nobody-here'",
+                      self.refused('/bin/id', user='nobody-here'))
+
+    def test_unknown_group(self):
+        self.assertIn("'no-group'",
+                      self.refused('/bin/id', user='web:no-group'))
+
+    def test_user_beyond_the_containers_ids(self):
+        self.assertIn('70000', self.refused('/bin/id', user='70000'))
+
+    def test_working_directory_is_a_file(self):
+        self.assertIn('/etc/passwd',
+                      self.refused('/bin/id', cwd='/etc/passwd'))
+
+
+class RecoveryTest(base.RuntimeTestCase):
+
+    def test_created_but_never_started(self):
+        container_id = self.define(*FOREVER)
+        engine.create(container_id)
+        held = state.read(container_id).process
+        self.assertEqual([container_id], privileged.recover())
+        self.assertFalse(processes.alive(held))
+        self.assertIs(state.Status.STOPPED, state.read(container_id).status)
+
+    def test_running_containers_are_left_alone(self):
+        container_id = self.run_container(*FOREVER)
+        self.assertEqual([], privileged.recover())
+        self.assertIs(state.Status.RUNNING, state.read(container_id).status)
+
+    def test_definition_without_spec(self):
+        container_id = self.define(*FOREVER)
+        os.unlink(place.container_state(container_id, 'spec.json'))
+        self.assertEqual([container_id], privileged.recover())
+        self.assertFalse(state.exists(container_id))
+
+    def test_removal_that_was_interrupted(self):
+        container_id = self.define(*FOREVER)
+        slot = os.readlink(place.container_state(container_id, 'slot'))
+        os.rename(place.container_state(container_id),
+                  place.state('trash', container_id))
+        privileged.recover()
+        self.assertEqual([], os.listdir(place.state('trash')))
+        self.assertNotIn(slot, os.listdir(place.state('ids')))
+
+    def test_slot_without_container(self):
+        os.symlink(str(uuid.uuid4()), place.state('ids', '63'))
+        privileged.recover()
+        self.assertNotIn('63', os.listdir(place.state('ids')))
+
+    def test_start_that_was_interrupted_before_it_was_recorded(self):
+        container_id = self.run_container(*FOREVER)
+        running = state.read(container_id)
+        os.unlink(place.container_run(container_id, 'run.json'))
+        os.unlink(place.container_run(container_id, 'started'))
+        self.assertEqual([container_id], privileged.recover())
+        self.assertFalse(processes.alive(running.process))
+        self.assertFalse(processes.alive(running.monitor))
+        self.assertFalse(os.path.exists(place.run('oci', container_id)))
+
+    def test_monitor_killed_then_stop_and_start(self):
+        container_id = self.run_container(*FOREVER)
+        processes.send_signal(state.read(container_id).monitor,
+                              signal.SIGKILL)
+        self.assertIs(state.Status.RUNNING, state.read(container_id).status)
+        engine.stop(container_id, 0.1)
+        self.assertIsNone(state.read(container_id).exit_code)
+        engine.create(container_id)
+        engine.start(container_id)
+
+    def test_state_of_a_host_that_was_rebooted(self):
+        container_id = self.run_container('/bin/sh', '-c', 'echo x > /srv/x')
+        self.finish(container_id)
+        engine.halt(container_id)
+        privileged.teardown()
+        engine.setup(0, 0)
+        self.assertEqual([], privileged.recover())
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual(0, self.finish(container_id).exit_code)
+
+
+class ExitMonitorTest(base.RuntimeTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.ended = {}
+        self.heard = threading.Condition()
+        self.monitor = monitor.ExitMonitor(self.on_exit)
+        self.addCleanup(self.monitor.stop)
+
+    def on_exit(self, container_id):
+        with self.heard:
+            self.ended[container_id] = state.read(container_id)
+            self.heard.notify()
+
+    def await_exit(self, container_id):
+        with self.heard:
+            self.assertTrue(self.heard.wait_for(
+                lambda: container_id in self.ended, 30))
+        return self.ended[container_id]
+
+    def test_end_is_told_with_its_code(self):
+        container_id = self.run_container('/bin/sh', '-c',
+                                          'sleep 0.2; exit 5')
+        self.monitor.watch(container_id)
+        self.assertEqual(5, self.await_exit(container_id).exit_code)
+
+    def test_process_that_ended_before_it_was_watched(self):
+        container_id = self.run_container('/bin/true')
+        self.finish(container_id)
+        self.monitor.watch(container_id)
+        self.assertEqual(0, self.await_exit(container_id).exit_code)
+
+    def test_monitor_killed_first(self):
+        container_id = self.run_container(*FOREVER)
+        running = state.read(container_id)
+        self.monitor.watch(container_id)
+        processes.send_signal(running.monitor, signal.SIGKILL)
+        processes.wait(running.monitor, 30)
+        self.assertNotIn(container_id, self.ended)
+        processes.send_signal(running.process, signal.SIGKILL)
+        self.assertIsNone(self.await_exit(container_id).exit_code)
+
+
+class HostTest(base.RuntimeTestCase):
+
+    def test_runtime_that_is_not_installed(self):
+        base.CONF.set_override('oci_runtime', 'not-there', 'container')
+        self.addCleanup(base.CONF.clear_override, 'oci_runtime', 'container')
+        oci_runtime.runtime.cache_clear()
+        self.addCleanup(oci_runtime.runtime.cache_clear)
+        with self.assertRaisesRegex(exception.HostUnsupported,
+                                    r'\[container\] oci_runtime'):
+            oci_runtime.runtime()
+
+    def test_define_with_a_layer_that_is_not_there(self):
+        with self.assertRaises(exception.ContainerNotFound):
+            engine.define(container.ContainerSpec(
+                id=str(uuid.uuid4()), hostname='x',
+                process=container.Process(('x',)),
+                layers=('sha256:' + '0' * 64,)))

@@ -1,0 +1,50 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import unittest
+
+from nova_container.compute import wishes
+from nova_container import exception
+
+
+class WishesTest(unittest.TestCase):
+
+    def test_nothing_said(self):
+        self.assertEqual(wishes.Wishes(),
+                         wishes.parse({'other': 'x', 'containers:x': 'y'}))
+
+    def test_command_line_and_list(self):
+        for text in ('sh -c "sleep 5"', ' ["sh", "-c", "sleep 5"] '):
+            self.assertEqual(('sh', '-c', 'sleep 5'),
+                             wishes.parse({'container:command': text}).command)
+
+    def test_env_keeps_names_and_values_whole(self):
+        said = wishes.parse({'container:env:DB_HOST': 'db',
+                             'container:env:a.b': 'x=y '})
+        self.assertEqual((('DB_HOST', 'db'), ('a.b', 'x=y ')), said.env)
+
+    def test_unknown_word_lists_the_right_ones(self):
+        with self.assertRaises(exception.InvalidSpec) as caught:
+            wishes.parse({'container:comand': 'x'})
+        for word in ('container:comand', 'container:command',
+                     'container:env:NAME', 'container:workdir'):
+            self.assertIn(word, caught.exception.message)
+
+    def test_word_that_does_not_work_yet_is_refused(self):
+        with self.assertRaisesRegex(exception.InvalidSpec, 'not supported'):
+            wishes.parse({'container:restart': 'always'})
+
+    def test_bad_commands(self):
+        for text in ('"open', '[1]', '["a"', '[{}]'):
+            with self.assertRaisesRegex(exception.InvalidSpec,
+                                        'container:command'):
+                wishes.parse({'container:command': text})

@@ -1,0 +1,148 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Taking the cloud down, so that nothing of it is left."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import typing as ty
+
+from onenode import command
+from onenode import compute_user
+from onenode import network
+from onenode import node as compute_node
+from onenode import packages
+from onenode import plan
+from onenode import progress
+from onenode import services
+from onenode import supervisor
+
+OURS = '.nova-container-cloud'
+
+
+class Down:
+    """One run of ``tools/cloud down``."""
+
+    def __init__(self, cloud: plan.Plan, report: progress.Reporter) -> None:
+        self.cloud = cloud
+        self.layout = cloud.layout
+        self.report = report
+        # More than the plan's, for an earlier run may have had more.
+        self.nodes = tuple(plan.Node(index, self.layout)
+                           for index in range(1, plan.MAX_NODES + 1))
+
+    def run(self, purge: bool) -> bool:
+        """Take everything down; whether that succeeded."""
+        log = self.layout.log_of('down')
+        log.parent.mkdir(parents=True, exist_ok=True)
+        work = [('stop OpenStack services', self.stop_services),
+                ('destroy containers', lambda: self.destroy_containers(log)),
+                ('stop databases and Open vSwitch', self.stop_supervisor),
+                ('end stray processes', self.end_processes),
+                ('remove nodes', self.remove_nodes),
+                ('remove links', network.remove_links),
+                ('remove control groups', self.remove_cgroups),
+                ('detach loop devices', self.detach_loops),
+                ('restore policy-rc.d', packages.restore_policy)]
+        if purge:
+            work.append(('purge', lambda: self.purge(log)))
+        steps, needs = [], ()
+        for name, action in work:
+            steps.append(progress.Step(name, action, needs))
+            needs = (name,)
+        return progress.carry_out(steps, self.report)
+
+    def stop_services(self) -> bool:
+        client = supervisor.Client(self.layout)
+        if not client.is_running():
+            return False
+        infrastructure = {service.name for service in services.of(self.cloud)
+                          if service.is_infrastructure}
+        client.stop([p['name'] for p in client.programs()
+                     if p['name'] not in infrastructure])
+        return True
+
+    def destroy_containers(self, log: pathlib.Path) -> bool:
+        """End the containers the driver left running."""
+        python = self.layout.bin / 'python'
+        if not (python.exists() and command.succeeds(
+                [python, '-c', 'import nova_container.cli'])):
+            return False
+        for node in self.nodes:
+            if not node.config.exists():
+                continue
+            enter = node.enter() if compute_node.exists(node) else ()
+            command.run([*enter, python, '-m', 'nova_container.cli',
+                         'destroy-all', '--config-file', node.config],
+                        log=log)
+        return True
+
+    def stop_supervisor(self) -> bool:
+        client = supervisor.Client(self.layout)
+        if not client.is_running():
+            return False
+        client.stop([p['name'] for p in client.programs()])
+        client.shutdown()
+        return True
+
+    def end_processes(self) -> None:
+        supervisor.end_strays(self.layout)
+        namespaces = {os.stat(node.netns).st_ino for node in self.nodes
+                      if compute_node.exists(node)}
+        for directory in pathlib.Path('/proc').glob('[0-9]*'):
+            try:
+                if os.stat(directory / 'ns/net').st_ino in namespaces:
+                    os.kill(int(directory.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+    def remove_nodes(self) -> None:
+        for node in reversed(self.nodes):
+            compute_node.remove(node, self.nodes[0])
+        compute_node.unmount_below(self.layout.run)
+        compute_node.unmount_below(self.layout.root)
+        shutil.rmtree(self.layout.run, ignore_errors=True)
+
+    def remove_cgroups(self) -> bool:
+        removed = False
+        text = pathlib.Path('/proc/self/mountinfo').read_text()
+        for line in text.splitlines():
+            words = line.split()
+            if words[words.index('-') + 1] not in ('cgroup', 'cgroup2'):
+                continue
+            for node in self.nodes:
+                top = pathlib.Path(words[4]) / node.cgroup_parent
+                for directory, _, _ in os.walk(top, topdown=False):
+                    os.rmdir(directory)
+                    removed = True
+        return removed
+
+    def detach_loops(self) -> bool:
+        found = command.output(
+            ['losetup', '--list', '--json', '--output', 'NAME,BACK-FILE'])
+        devices: list[dict[str, ty.Any]] = (
+            json.loads(found)['loopdevices'] if found.strip() else [])
+        ours = [d['name'] for d in devices if pathlib.Path(
+            d['back-file'] or '/').is_relative_to(self.layout.root)]
+        for device in ours:
+            command.output(['losetup', '--detach', device])
+        return bool(ours)
+
+    def purge(self, log: pathlib.Path) -> None:
+        """Remove every file of the cloud. Debian packages stay."""
+        compute_user.remove(self.layout, log)
+        shutil.rmtree(self.layout.etc, ignore_errors=True)
+        if (self.layout.root / OURS).exists():
+            shutil.rmtree(self.layout.root)

@@ -1,0 +1,280 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The services of the cloud: what runs, as whom, and when it is ready."""
+
+import collections.abc as cabc
+import dataclasses
+import http.client
+import pathlib
+import socket
+import typing as ty
+
+from onenode import configuration
+from onenode import plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Http:
+    """Ready when it answers with anything but a server error."""
+
+    port: int
+    path: str = '/'
+
+    def __call__(self) -> bool:
+        connection = http.client.HTTPConnection(
+            plan.LOOPBACK, self.port, timeout=10)
+        try:
+            connection.request('GET', self.path)
+            return connection.getresponse().status < 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Listens:
+    """Ready when it accepts connections."""
+
+    address: ty.Union[tuple[str, int], str]
+
+    def __call__(self) -> bool:
+        family = (socket.AF_UNIX if isinstance(self.address, str)
+                  else socket.AF_INET)
+        with socket.socket(family, socket.SOCK_STREAM) as client:
+            client.settimeout(5)
+            try:
+                client.connect(self.address)
+            except OSError:
+                return False
+            return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """One process for the supervisor.
+
+    :ivar needs: steps and services that must be ready before it starts.
+    :ivar ready: tells whether it serves; None: as soon as it runs.
+    :ivar configs: files it reads at its start; a change restarts it.
+    :ivar group_stop: end its whole process group, not only itself.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    ready: ty.Optional[cabc.Callable[[], bool]] = None
+    configs: tuple[pathlib.Path, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    group_stop: bool = False
+    node: ty.Optional[plan.Node] = None
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Whether others depend on it until they have stopped."""
+        return self.name.partition('@')[0] in _INFRASTRUCTURE
+
+
+_INFRASTRUCTURE = frozenset((
+    'mariadb', 'memcached', 'epmd', 'rabbitmq', 'ovn-northbound',
+    'ovn-southbound', 'ovn-northd', 'ovsdb', 'vswitchd', 'ovn-controller'))
+
+_TO_CONSOLE = ('-vconsole:info', '-vfile:off', '-vsyslog:off')
+
+
+def _as_user(user: str, *command: str) -> tuple[str, ...]:
+    return ('setpriv', f'--reuid={user}', f'--regid={user}', '--init-groups',
+            *command)
+
+
+def _ovsdb_server(database: pathlib.Path, socket_: pathlib.Path,
+                  *more: str) -> tuple[str, ...]:
+    return ('ovsdb-server', str(database), f'--remote=punix:{socket_}',
+            f'--unixctl={socket_.with_suffix(".ctl")}', '--no-chdir',
+            *more, *_TO_CONSOLE)
+
+
+def _infrastructure(layout: plan.Layout) -> cabc.Iterator[Service]:
+    data, run, etc = layout.data, layout.run, layout.etc
+    yield Service(
+        'mariadb',
+        ('mariadbd', '--no-defaults', '--user=mysql',
+         f'--datadir={data}/mysql', f'--socket={layout.mysql_socket}',
+         f'--pid-file={run}/mysqld/mariadbd.pid', '--skip-networking',
+         '--max-connections=1000', '--innodb-buffer-pool-size=256M',
+         '--innodb-flush-log-at-trx-commit=0', '--skip-name-resolve',
+         '--character-set-server=utf8'),
+        needs=('database files',), ready=Listens(str(layout.mysql_socket)))
+    yield Service(
+        'memcached',
+        ('memcached', '-u', 'nobody', '-l', plan.LOOPBACK, '-m', '64',
+         '-p', str(plan.PORTS['memcached'])),
+        ready=Listens((plan.LOOPBACK, plan.PORTS['memcached'])))
+    epmd = ('ERL_EPMD_PORT', str(plan.PORTS['epmd']))
+    yield Service(
+        'epmd', _as_user('rabbitmq', 'epmd', '-address', plan.LOOPBACK,
+                         '-port', str(plan.PORTS['epmd'])),
+        ready=Listens((plan.LOOPBACK, plan.PORTS['epmd'])))
+    yield Service(
+        'rabbitmq',
+        _as_user('rabbitmq', '/usr/lib/rabbitmq/bin/rabbitmq-server'),
+        needs=('epmd', 'rabbitmq files', 'management network'),
+        ready=Listens((plan.MANAGEMENT, plan.PORTS['rabbitmq'])),
+        configs=(etc / 'rabbitmq/rabbitmq.conf',
+                 etc / 'rabbitmq/rabbitmq-env.conf'),
+        env=(('HOME', f'{data}/rabbitmq'), epmd,
+             ('RABBITMQ_CONF_ENV_FILE', f'{etc}/rabbitmq/rabbitmq-env.conf')),
+        group_stop=True)
+    for name, database, socket_ in (
+            ('ovn-northbound', 'nb.db', layout.northbound),
+            ('ovn-southbound', 'sb.db', layout.southbound)):
+        yield Service(name, _ovsdb_server(data / 'ovn' / database, socket_),
+                      needs=('OVN files',), ready=Listens(str(socket_)))
+    yield Service(
+        'ovn-northd',
+        ('ovn-northd', f'--ovnnb-db=unix:{layout.northbound}',
+         f'--ovnsb-db=unix:{layout.southbound}',
+         f'--unixctl={run}/ovn/ovn-northd.ctl', *_TO_CONSOLE),
+        needs=('ovn-northbound', 'ovn-southbound'))
+
+
+def _on_node(node: plan.Node, driver: str) -> cabc.Iterator[Service]:
+    layout, at = node.layout, f'@{node.name}'
+    venv, etc = layout.bin, layout.etc
+    ovs = (('OVS_RUNDIR', str(node.run)), ('OVN_RUNDIR', str(node.run)))
+    yield Service(
+        f'ovsdb{at}',
+        # os-vif talks to this port by default.
+        node.enter() + _ovsdb_server(node.run / 'conf.db', node.ovsdb,
+                                     '--remote=ptcp:6640:127.0.0.1'),
+        needs=(f'{node.name} namespace',), ready=Listens(str(node.ovsdb)),
+        env=ovs, node=node)
+    yield Service(
+        f'vswitchd{at}',
+        node.enter() + ('ovs-vswitchd', f'unix:{node.ovsdb}',
+                        f'--unixctl={node.run}/vswitchd.ctl', *_TO_CONSOLE),
+        needs=(f'{node.name} OVS settings',),
+        ready=Listens(f'{node.run}/vswitchd.ctl'), env=ovs, node=node)
+    yield Service(
+        f'ovn-controller{at}',
+        node.enter() + ('ovn-controller', f'unix:{node.ovsdb}',
+                        *_TO_CONSOLE),
+        needs=(f'{node.name} bridges', 'ovn-southbound'), env=ovs, node=node)
+    yield Service(
+        f'neutron-ovn-metadata-agent{at}',
+        ('nsenter', f'--net={node.netns}', f'--mount={node.mntns}', '--',
+         f'{venv}/neutron-ovn-metadata-agent',
+         '--config-file', str(node.metadata_config)),
+        needs=(f'ovn-controller{at}', 'rabbitmq', 'neutron-api'),
+        configs=(node.metadata_config,), env=ovs, node=node)
+    compute = [node.config, etc / 'rootwrap.conf',
+               etc / 'rootwrap.d/compute.filters']
+    if driver == 'container':
+        compute.append(layout.done / 'driver')
+    yield Service(
+        f'nova-compute{at}',
+        node.enter() + _as_user(
+            plan.COMPUTE_USER, f'{venv}/nova-compute',
+            '--config-file', str(node.config)),
+        needs=(f'ovn-controller{at}', 'nova-conductor', 'nova-api',
+               'placement', 'identity', 'driver', 'sudo rights'),
+        configs=tuple(compute), env=(('HOME', str(node.nova_state)),),
+        node=node)
+
+
+def _control_plane(layout: plan.Layout) -> cabc.Iterator[Service]:
+    etc, venv = layout.etc, layout.bin
+
+    def wsgi(name: str, module: str, needs: tuple[str, ...],
+             configs: tuple[str, ...], env: tuple[tuple[str, str], ...] = (),
+             arguments: tuple[str, ...] = (), path: str = '/') -> Service:
+        port = plan.PORTS[name]
+        return Service(
+            name,
+            (f'{venv}/uwsgi', '--ini', f'{etc}/uwsgi.ini',
+             '--procname-prefix', f'{name} ',
+             '--http-socket', f'{plan.LOOPBACK}:{port}',
+             '--http-socket', f'{plan.MANAGEMENT}:{port}',
+             '--module', f'{module}:application', *arguments),
+            needs=('memcached', *needs), ready=Http(port, path),
+            configs=(etc / 'uwsgi.ini', *(etc / c for c in configs)), env=env)
+
+    def daemon(name: str, needs: tuple[str, ...],
+               *configs: str) -> Service:
+        files = tuple(etc / c for c in configs)
+        arguments = [word for file in files
+                     for word in ('--config-file', str(file))]
+        return Service(name, (f'{venv}/{name}', *arguments),
+                       needs=needs, configs=files)
+
+    yield wsgi('keystone', 'keystone.wsgi.api',
+               ('keystone bootstrap', 'management network'),
+               ('keystone/keystone.conf',),
+               (('OS_KEYSTONE_CONFIG_FILES',
+                 f'{etc}/keystone/keystone.conf'),), path='/v3')
+    yield wsgi('glance', 'glance.wsgi.api', ('database glance', 'keystone'),
+               ('glance/glance-api.conf',),
+               (('OS_GLANCE_CONFIG_DIR', f'{etc}/glance'),))
+    yield wsgi('placement', 'placement.wsgi.api',
+               ('database placement', 'keystone'),
+               ('placement/placement.conf',),
+               (('OS_PLACEMENT_CONFIG_DIR', f'{etc}/placement'),))
+    nova = (('OS_NOVA_CONFIG_FILES', f'{layout.venv}/etc/nova/api-paste.ini;'
+             f'{etc}/nova/nova.conf'),)
+    yield daemon('nova-conductor', ('database nova', 'rabbitmq'),
+                 'nova/nova.conf')
+    yield daemon('nova-scheduler', ('database nova', 'rabbitmq', 'placement',
+                                    'identity'), 'nova/nova.conf')
+    yield wsgi('nova-api', 'nova.wsgi.osapi_compute',
+               ('database nova', 'rabbitmq', 'keystone'),
+               ('nova/nova.conf',), nova)
+    yield wsgi('nova-metadata', 'nova.wsgi.metadata',
+               ('database nova', 'rabbitmq', 'nova-api'),
+               ('nova/nova.conf',), nova)
+    neutron = (('OS_NEUTRON_CONFIG_FILES',
+                f'{etc}/neutron/neutron.conf;{etc}/neutron/ml2_conf.ini'),)
+    ovn = ('database neutron', 'rabbitmq', 'ovn-northd', 'keystone')
+    yield wsgi('neutron-api', 'neutron.wsgi.api', ovn,
+               ('neutron/neutron.conf', 'neutron/ml2_conf.ini'), neutron)
+    yield daemon('neutron-ovn-maintenance-worker', (*ovn, 'neutron-api'),
+                 'neutron/neutron.conf', 'neutron/ml2_conf.ini')
+    yield wsgi('heat-api', 'heat.wsgi.api',
+               ('database heat', 'rabbitmq', 'keystone'), ('heat/heat.conf',),
+               arguments=('--pyargv', f'--config-file {etc}/heat/heat.conf'))
+    yield daemon('heat-engine', ('database heat', 'rabbitmq', 'identity'),
+                 'heat/heat.conf')
+    yield wsgi('horizon', 'openstack_dashboard.wsgi',
+               ('horizon files', 'keystone'),
+               ('horizon/local_settings.py',), path='/auth/login/',
+               arguments=('--static-map',
+                          f'/static={layout.data}/horizon/static'))
+
+
+def of(cloud: plan.Plan) -> tuple[Service, ...]:
+    """Every service of the cloud."""
+    services = [*_infrastructure(cloud.layout),
+                *_control_plane(cloud.layout)]
+    for node in cloud.nodes:
+        services += _on_node(node, cloud.driver)
+    return tuple(services)
+
+
+def endpoints() -> dict[str, dict[str, str]]:
+    """The service catalogue: service type to name and URL."""
+    return {kind: {'name': name, 'url': configuration.url(service, path)}
+            for kind, name, service, path in (
+                ('image', 'glance', 'glance', ''),
+                ('placement', 'placement', 'placement', ''),
+                ('compute', 'nova', 'nova-api', '/v2.1'),
+                ('network', 'neutron', 'neutron-api', ''),
+                ('orchestration', 'heat', 'heat-api', '/v1/%(tenant_id)s'))}

@@ -1,0 +1,149 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What runs, and what the APIs say of it."""
+
+import json
+import typing as ty
+import urllib.error
+import urllib.request
+
+from onenode import configuration
+from onenode import credentials
+from onenode import plan
+from onenode import services
+from onenode import supervisor
+
+
+def _request(url: str, token: ty.Optional[str] = None,
+             body: ty.Optional[dict[str, ty.Any]] = None
+             ) -> tuple[ty.Any, dict[str, str]]:
+    headers = {'Content-Type': 'application/json'}
+    if token:
+        headers['X-Auth-Token'] = token
+    request = urllib.request.Request(
+        url, headers=headers,
+        data=json.dumps(body).encode() if body else None)
+    # Our addresses are on this machine: never through a proxy.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=20) as reply:
+        return json.load(reply), dict(reply.headers)
+
+
+def api_report(layout: plan.Layout) -> list[dict[str, str]]:
+    """What Nova and Neutron say of their services.
+
+    :raises Failure: an API does not answer.
+    """
+    auth = credentials.of(layout, 'admin')
+    domain = {'name': 'Default'}
+    try:
+        _, headers = _request(
+            auth['auth_url'] + '/auth/tokens',
+            body={'auth': {
+                'identity': {'methods': ['password'], 'password': {'user': {
+                    'name': 'admin', 'domain': domain,
+                    'password': auth['password']}}},
+                'scope': {'project': {'name': 'admin', 'domain': domain}}}})
+        token = next(value for name, value in headers.items()
+                     if name.lower() == 'x-subject-token')
+        nova, _ = _request(
+            configuration.url('nova-api', '/v2.1/os-services'), token)
+        neutron, _ = _request(
+            configuration.url('neutron-api', '/v2.0/agents'), token)
+    except (urllib.error.URLError, OSError) as error:
+        raise plan.Failure(f'the APIs do not answer: {error}')
+    report = [{'service': s['binary'], 'host': s['host'],
+               'state': s['state']} for s in nova['services']]
+    report += [{'service': agent['agent_type'], 'host': agent['host'],
+                'state': 'up' if agent['alive'] else 'down'}
+               for agent in neutron['agents']]
+    return report
+
+
+def missing(cloud: plan.Plan, report: list[dict[str, str]]) -> list[str]:
+    """What the APIs should report as up and do not."""
+    wanted = {('nova-conductor', 'controller'),
+              ('nova-scheduler', 'controller')}
+    for node in cloud.nodes:
+        wanted.add(('nova-compute', node.name))
+        wanted.add(('OVN Controller Gateway agent' if node.is_gateway
+                    else 'OVN Controller agent', node.name))
+        wanted.add(('OVN Metadata agent', node.name))
+    up = {(entry['service'], entry['host']) for entry in report
+          if entry['state'] == 'up'}
+    down = {(entry['service'], entry['host']) for entry in report} - up
+    return sorted(f'{service} on {host}'
+                  for service, host in (wanted - up) | down)
+
+
+def collect(cloud: plan.Plan) -> dict[str, ty.Any]:
+    """Everything ``tools/cloud status`` can tell."""
+    layout = cloud.layout
+    client = supervisor.Client(layout)
+    processes = ({p['name']: p for p in client.programs()}
+                 if client.is_running() else {})
+    rows = []
+    for service in services.of(cloud):
+        process = processes.get(service.name)
+        running = process is not None and process['statename'] == 'RUNNING'
+        rows.append({
+            'name': service.name,
+            'state': process['statename'] if process else 'STOPPED',
+            'pid': process['pid'] if running else None,
+            'uptime': process['now'] - process['start'] if running else None,
+            'log': str(layout.log_of(service.name)),
+            'node': service.node.name if service.node else None})
+    problems = [f'{row["name"]} is {row["state"]}' for row in rows
+                if row['state'] != 'RUNNING']
+    report: list[dict[str, str]] = []
+    if processes:
+        try:
+            report = api_report(layout)
+            problems += [f'{what} is not up'
+                         for what in missing(cloud, report)]
+        except plan.Failure as error:
+            problems.append(str(error))
+    return {
+        'dir': str(layout.root), 'venv': str(layout.venv),
+        'driver': cloud.driver, 'ok': not problems, 'problems': problems,
+        'clouds_yaml': str(layout.clouds_yaml),
+        'nodes': [{
+            'name': node.name, 'netns': str(node.netns),
+            'config': str(node.config), 'state_path': str(node.state_path),
+            'run_path': str(node.run_path),
+            'cgroup_parent': node.cgroup_parent,
+            'ovsdb': f'unix:{node.ovsdb}'} for node in cloud.nodes],
+        'services': rows, 'agents': report,
+        'auth': {user: credentials.of(layout, user)
+                 for user in credentials.USERS},
+    }
+
+
+def text(found: dict[str, ty.Any]) -> str:
+    """The same for people."""
+    lines = []
+    for row in found['services']:
+        uptime = '' if row['uptime'] is None else f'{row["uptime"]} s'
+        lines.append(f'{row["name"]:<34} {row["state"]:<9} '
+                     f'{row["pid"] or "":>8} {uptime:>9}  {row["log"]}')
+    lines.append('')
+    for entry in found['agents']:
+        lines.append(f'{entry["service"]:<30} {entry["host"]:<12} '
+                     f'{entry["state"]}')
+    lines.append('')
+    if found['problems']:
+        lines += [f'PROBLEM: {problem}' for problem in found['problems']]
+    else:
+        lines.append(f'All services run; {len(found["nodes"])} compute '
+                     f'node(s), driver {found["driver"]}.')
+    return '\n'.join(lines)

@@ -1,0 +1,18 @@
+DEBUG = False
+ALLOWED_HOSTS = ['*']
+LOCAL_PATH = '${data}/horizon'
+SECRET_KEY = '${password_horizon}'
+STATIC_ROOT = '${data}/horizon/static'
+COMPRESS_ENABLED = True
+COMPRESS_OFFLINE = True
+SESSION_ENGINE = 'django.contrib.sessions.backends.cache'
+CACHES = {
+    'default': {
+        'BACKEND': 'django.core.cache.backends.memcached.PyMemcacheCache',
+        'LOCATION': '${memcached}',
+    },
+}
+OPENSTACK_HOST = '${management}'
+OPENSTACK_KEYSTONE_URL = '${auth_url}'
+OPENSTACK_API_VERSIONS = {'identity': 3, 'image': 2}
+TIME_ZONE = 'UTC'

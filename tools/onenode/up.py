@@ -1,0 +1,356 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Bringing the cloud up: the steps and what each of them needs."""
+
+import collections.abc as cabc
+import functools
+import json
+import pathlib
+import shutil
+import typing as ty
+import urllib.request
+
+from onenode import command
+from onenode import compute_user
+from onenode import configuration
+from onenode import credentials
+from onenode import database
+from onenode import marks
+from onenode import network
+from onenode import node as compute_node
+from onenode import ovn
+from onenode import packages
+from onenode import passwords
+from onenode import plan
+from onenode import progress
+from onenode import services
+from onenode import status
+from onenode import supervisor
+from onenode import venv
+
+TOOLS = plan.REPOSITORY / 'tools'
+DEMO_SERVER = 'hello'
+
+Action = cabc.Callable[[], ty.Optional[bool]]
+
+
+class Up:
+    """One run of ``tools/cloud up``."""
+
+    def __init__(self, cloud: plan.Plan, report: progress.Reporter) -> None:
+        self.cloud = cloud
+        self.layout = cloud.layout
+        self.report = report
+        self.services = services.of(cloud)
+        self.address = ''
+
+    def log(self, step: str) -> pathlib.Path:
+        return self.layout.log_of(step.replace(' ', '-').lower())
+
+    def run(self) -> bool:
+        """Carry out all steps; whether the cloud is up."""
+        for directory in (self.layout.log, self.layout.done,
+                          self.layout.cache, self.layout.data / 'lock',
+                          self.layout.data / 'nova',
+                          self.layout.data / 'neutron'):
+            directory.mkdir(parents=True, exist_ok=True)
+        passwords.load(self.layout)
+        return progress.carry_out(list(self.steps()), self.report)
+
+    def steps(self) -> cabc.Iterator[progress.Step]:
+        layout, gateway = self.layout, self.cloud.nodes[0]
+
+        def step(name: str, action: cabc.Callable[..., ty.Optional[bool]],
+                 *needs: str, args: tuple[ty.Any, ...] = (layout,),
+                 logged: bool = True) -> progress.Step:
+            more = (self.log(name),) if logged else ()
+            return progress.Step(
+                name, functools.partial(action, *args, *more), needs)
+
+        yield step('compilers', packages.install, args=(packages.BUILD,))
+        yield step('packages', packages.install, 'compilers',
+                   args=(packages.SERVICES,))
+        yield step('virtualenv', venv.create, 'compilers')
+        yield step('driver', self.install_driver, 'virtualenv', args=())
+        yield step('compute user', compute_user.create)
+        yield step('sudo rights', compute_user.allow_rootwrap, 'packages',
+                   'compute user', 'configuration')
+        yield step('configuration', configuration.write_all, 'packages',
+                   'compute user', args=(self.cloud,), logged=False)
+        yield step('key repositories', self.create_keys, args=(),
+                   logged=False)
+        yield step('management network', network.create_bridge, 'packages',
+                   args=())
+        yield step('database files', database.prepare, 'packages')
+        yield step('rabbitmq files', self.prepare_rabbitmq, 'packages',
+                   args=(), logged=False)
+        yield step('OVN files', ovn.prepare, 'packages')
+        for node in self.cloud.nodes:
+            before = ('packages', 'compute user', 'management network')
+            if not node.is_gateway:
+                before += (f'{gateway.name} namespace',)
+            yield step(f'{node.name} namespace', self.create_node, *before,
+                       args=(node,))
+            yield step(f'{node.name} OVS settings',
+                       compute_node.configure_ovs, f'ovsdb@{node.name}',
+                       args=(node,))
+            yield step(f'{node.name} bridges', compute_node.create_bridges,
+                       f'vswitchd@{node.name}',
+                       *(f'{peer.name} namespace'
+                         for peer in self.cloud.nodes),
+                       args=(node, self.cloud.nodes))
+        yield step('supervisor', self.launch_supervisor, 'virtualenv',
+                   'configuration', 'driver', args=())
+        yield step('database account', database.create_account, 'mariadb',
+                   logged=False)
+        for name in database.SCHEMAS:
+            yield progress.Step(
+                f'database {name}',
+                functools.partial(database.synchronize, layout, name,
+                                  self.log(f'database {name}')),
+                ('database account', 'configuration', 'virtualenv'))
+        yield step('keystone bootstrap', self.bootstrap_keystone,
+                   'database keystone', 'key repositories', args=())
+        yield step('identity', self.create_identity, 'keystone', args=())
+        yield step('horizon files', self.prepare_horizon, 'configuration',
+                   'virtualenv', args=())
+        for service in self.services:
+            yield progress.Step(
+                service.name, functools.partial(self.start, service),
+                ('supervisor', *service.needs))
+        computes = tuple(f'nova-compute@{node.name}'
+                         for node in self.cloud.nodes)
+        yield step('first requests', self.make_first_requests, 'identity',
+                   'neutron-api', 'nova-api', 'glance', args=(),
+                   logged=False)
+        yield step('networks and flavors', self.create_resources,
+                   'first requests', *computes, args=())
+        yield step('demo image', self.build_image, 'packages', args=())
+        yield step('hello', self.boot_hello, 'networks and flavors',
+                   'demo image', 'glance', 'nova-scheduler', 'nova-metadata',
+                   'neutron-ovn-maintenance-worker', *computes, *(
+                       f'neutron-ovn-metadata-agent@{node.name}'
+                       for node in self.cloud.nodes), args=())
+        yield step('answers', self.wait_for_answer, 'hello', args=(),
+                   logged=False)
+        yield step('all services up', self.wait_for_services,
+                   'networks and flavors', 'heat-engine', args=(),
+                   logged=False)
+
+    def install_driver(self, log: pathlib.Path) -> bool:
+        if self.cloud.driver == 'fake':
+            return False
+        return venv.install_driver(self.layout, log)
+
+    def create_keys(self) -> bool:
+        for name in ('fernet-keys', 'credential-keys'):
+            passwords.create_key_repository(
+                self.layout.etc / 'keystone' / name)
+        return False
+
+    def prepare_rabbitmq(self) -> bool:
+        """Begin with an empty broker: queues do not outlive the services."""
+        if supervisor.Client(self.layout).is_running():
+            return False
+        data = self.layout.data / 'rabbitmq'
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir()
+        cookie = data / '.erlang.cookie'
+        cookie.touch(0o600)
+        cookie.write_text(passwords.load(self.layout)['erlang'])
+        cookie.chmod(0o400)
+        for path in (data, cookie):
+            shutil.chown(path, 'rabbitmq', 'rabbitmq')
+        return True
+
+    def create_node(self, node: plan.Node, log: pathlib.Path) -> bool:
+        client = supervisor.Client(self.layout)
+        if not compute_node.exists(node) and client.is_running():
+            # They live in a namespace that has lost its name.
+            client.stop([p['name'] for p in client.programs()
+                         if p['name'].endswith(f'@{node.name}')])
+        return compute_node.create(node, self.cloud.nodes[0], log)
+
+    def launch_supervisor(self, log: pathlib.Path) -> bool:
+        self.layout.run.mkdir(exist_ok=True)
+        supervisor.configure(self.layout, self.services)
+        return supervisor.launch(self.layout, log)
+
+    def start(self, service: services.Service) -> bool:
+        client = supervisor.Client(self.layout)
+        started = client.start(service.name)
+        client.wait_started(service)
+        return started
+
+    def bootstrap_keystone(self, log: pathlib.Path) -> bool:
+        mark = 'keystone-bootstrap'
+        if marks.get(self.layout, mark) is not None:
+            return False
+        url = configuration.url('keystone', '/v3/')
+        env = command.environment(
+            OS_BOOTSTRAP_PASSWORD=passwords.load(self.layout)['admin'])
+        command.run(
+            [self.layout.bin / 'keystone-manage', '--config-file',
+             self.layout.etc / 'keystone/keystone.conf', 'bootstrap',
+             '--bootstrap-region-id', plan.REGION,
+             *(word for interface in ('admin', 'internal', 'public')
+               for word in (f'--bootstrap-{interface}-url', url))],
+            log=log, env=env)
+        marks.put(self.layout, mark)
+        return True
+
+    def _api(self, module: str, wanted: dict[str, ty.Any],
+             log: pathlib.Path) -> None:
+        """Run a module of ``onenode.api`` in the virtualenv."""
+        command.run([self.layout.bin / 'python', '-m',
+                     f'onenode.api.{module}'],
+                    stdin=json.dumps(wanted), log=log,
+                    env=command.environment(PYTHONPATH=str(TOOLS),
+                                            NO_PROXY='*', no_proxy='*'))
+
+    def create_identity(self, log: pathlib.Path) -> bool:
+        mark = 'identity'
+        wanted = {'cloud': credentials.sdk(self.layout, 'admin'),
+                  'passwords': passwords.load(self.layout),
+                  'endpoints': services.endpoints(), 'region': plan.REGION}
+        if marks.get(self.layout, mark) is not None:
+            return False
+        self._api('identity', wanted, log)
+        marks.put(self.layout, mark)
+        return True
+
+    def prepare_horizon(self, log: pathlib.Path) -> bool:
+        """Collect and compress the dashboard's static files."""
+        mark = 'horizon'
+        settings = self.layout.etc / 'horizon/local_settings.py'
+        wanted = (marks.get(self.layout, 'venv') or '') + marks.fingerprint(
+            settings)
+        if marks.get(self.layout, mark) == wanted:
+            return False
+        marks.drop(self.layout, mark)
+        package, = self.layout.venv.glob(
+            'lib/python3*/site-packages/openstack_dashboard')
+        link = package / 'local/local_settings.py'
+        link.unlink(missing_ok=True)
+        link.symlink_to(settings)
+        shutil.rmtree(self.layout.data / 'horizon', ignore_errors=True)
+        (self.layout.data / 'horizon').mkdir()
+        env = command.environment(
+            DJANGO_SETTINGS_MODULE='openstack_dashboard.settings')
+        python = self.layout.bin / 'python'
+        for words in (('collectstatic', '--noinput'),
+                      ('compress', '--force')):
+            command.run([python, '-m', 'django', *words], log=log, env=env)
+        marks.put(self.layout, mark, wanted)
+        return True
+
+    def make_first_requests(self) -> bool:
+        """Have the services load their policies.
+
+        Nova and Neutron load them in the first request that asks for them,
+        and refuse whatever another thread handles meanwhile.
+        """
+        status.api_report(self.layout)
+        return False
+
+    def create_resources(self, log: pathlib.Path) -> bool:
+        mark = 'resources'
+        wanted = {
+            'admin': credentials.sdk(self.layout, 'admin'),
+            'nodes': len(self.cloud.nodes),
+            'floating': {'network': plan.FLOATING_NETWORK,
+                         'gateway': plan.FLOATING_GATEWAY,
+                         'first': '172.24.4.10', 'last': '172.24.4.250'}}
+        done = str(len(self.cloud.nodes))
+        if marks.get(self.layout, mark) == done:
+            return False
+        self._api('resources', wanted, log)
+        marks.put(self.layout, mark, done)
+        return True
+
+    @property
+    def _image(self) -> pathlib.Path:
+        name = 'tiny.raw' if self.cloud.driver == 'fake' else 'nginx.tar'
+        return self.layout.cache / name
+
+    def build_image(self, log: pathlib.Path) -> bool:
+        path = self._image
+        if path.exists():
+            return False
+        new = path.with_name(f'new-{path.name}')
+        if self.cloud.driver == 'fake':
+            new.write_bytes(bytes(1024 * 1024))
+        else:
+            command.run([TOOLS / 'demo-image', 'nginx', new], log=log)
+        new.rename(path)
+        return True
+
+    def boot_hello(self, log: pathlib.Path) -> bool:
+        image: dict[str, ty.Any] = {
+            'name': self._image.stem, 'path': str(self._image),
+            'container_format': 'docker',
+            'properties': {'img_hv_type': 'docker'}}
+        if self.cloud.driver == 'fake':
+            image.update(container_format='bare', properties={})
+        before = log.stat().st_size if log.exists() else 0
+        self._api('server', {
+            'admin': credentials.sdk(self.layout, 'admin'),
+            'demo': credentials.sdk(self.layout, 'demo'), 'image': image,
+            'server': DEMO_SERVER, 'flavor': 'c1.small'}, log)
+        with open(log, 'rb') as file:
+            file.seek(before)
+            answer = json.loads(file.read().splitlines()[-1])
+        self.address = answer['address']
+        return answer['created']
+
+    def wait_for_answer(self) -> bool:
+        if self.cloud.driver == 'fake':
+            return False
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}))
+        url = f'http://{self.address}/'
+
+        def answers() -> bool:
+            try:
+                with opener.open(url, timeout=3) as reply:
+                    return reply.status == 200
+            except OSError:
+                return False
+        command.wait_for(answers, f'{url} does not answer', 60,
+                         self.layout.log_of('nova-compute@node1'))
+        return True
+
+    def wait_for_services(self) -> bool:
+        missing: list[str] = []
+
+        def all_up() -> bool:
+            missing[:] = status.missing(
+                self.cloud, status.api_report(self.layout))
+            return not missing
+        if all_up():
+            return False
+        try:
+            command.wait_for(all_up, 'services are not up', 90)
+        except plan.Failure as failure:
+            raise plan.Failure(f'{failure}: {", ".join(missing)}')
+        return True
+
+
+def check(cloud: plan.Plan) -> None:
+    """Check what no step can mend.
+
+    :raises Failure: it tells what is in the way.
+    """
+    if (cloud.driver == 'container'
+            and not (plan.REPOSITORY / 'nova_container/driver.py').exists()):
+        raise plan.Failure('this clone has no driver: try --driver fake')
