@@ -10,3 +10,4 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""Linux containers as OpenStack servers: a Nova compute driver."""

@@ -24,7 +24,6 @@ import nova.conf
 from nova.virt import driver
 from nova.virt import event as virtevent
 from nova.virt import hardware
-from oslo_config import cfg
 from oslo_log import log
 
 from nova_container.compute import fault
@@ -35,7 +34,6 @@ from nova_container.compute import lifecycle
 from nova_container.compute import port
 from nova_container.compute import unsupported
 from nova_container import conf
-from nova_container import exception
 from nova_container.image import store
 from nova_container.privileged import place
 from nova_container.runtime import console

@@ -12,13 +12,13 @@
 
 """Image archives made by hand, good and hostile, in a few lines."""
 
+from collections.abc import Sequence
 import gzip
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
 
 import zstandard
 

@@ -10,3 +10,4 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""What Nova says, put into what a container is."""

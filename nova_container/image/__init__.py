@@ -10,3 +10,4 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""Images of Glance: archives read, layers and records kept on this host."""

@@ -22,10 +22,10 @@ Format". An archive with an OCI layout, which Docker writes as well since
 version 25, is read as one: all its blobs have digests.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import os
 import posixpath
-from collections.abc import Iterator
 
 from nova_container import exception
 from nova_container.layer import tar
@@ -52,7 +52,7 @@ class LayerBlob:
 
     :param offset: in the archive, bytes
     :param size: as stored, bytes
-    :param compression: one of ``layer.stream.COMPRESSIONS``
+    :param compression: one of ``oci.manifest.COMPRESSIONS``
     :param blob_digest: of the bytes as stored, where the format tells it
     """
 

@@ -23,6 +23,9 @@ and ``recover`` removes the rest at the next start.
 """
 
 import collections
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -33,9 +36,6 @@ import os
 import re
 import secrets
 import threading
-import typing
-from collections.abc import Callable
-from collections.abc import Iterator
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
@@ -121,9 +121,16 @@ class ImageStore:
         # Layers that images on their way in count on, under the lock.
         self._claims: collections.Counter[str] = collections.Counter()
         self._claims_lock = threading.Lock()
+        # Waiting for the disk would double the time of a boot.
+        self._syncer = concurrent.futures.ThreadPoolExecutor(
+            1, thread_name_prefix='layer-sync')
 
-    def recover(self) -> None:
-        """Remove what an interrupted fetch left; once per service start."""
+    def recover(self, in_use: Iterable[str] | None = None) -> None:
+        """Remove what an interrupted fetch left; once per service start.
+
+        :param in_use: diffIDs that containers need; with it, layers that
+            neither they nor an image needs are removed, too
+        """
         for entry in os.scandir(self._spool):
             with open(entry.path, 'rb') as file:
                 try:
@@ -137,6 +144,15 @@ class ImageStore:
         for diff_id in privileged_layer.recover():
             LOG.warning('Layer %s was not yet on the disk when the host went '
                         'down; it will be fetched again', diff_id)
+        if in_use is not None:
+            needed = self.used_layers().union(in_use)
+            for layer in self.layers():
+                if layer.diff_id not in needed:
+                    privileged_layer.remove(layer.diff_id)
+
+    def close(self) -> None:
+        """Wait for what goes on in the background; the store ends here."""
+        self._syncer.shutdown()
 
     def ensure(self, image_id: str, fetch: Callable[[_Spool], None],
                size: int | None = None,
@@ -265,8 +281,7 @@ class ImageStore:
             undo.pop_all()
             self._release(blobs)
         if made:
-            threading.Thread(target=_sync, args=(tuple(made),),
-                             name='layer-sync').start()
+            self._syncer.submit(_sync, tuple(made))
         return self._image(image_id, found.config,
                            [on_disk[diff_id]
                             for diff_id in found.config.diff_ids])
@@ -349,11 +364,11 @@ class ImageStore:
             raise exception.NoSpace(
                 f'{self._records} is full; make room on this host')
 
-    def _claim(self, diff_ids: typing.Iterable[str]) -> None:
+    def _claim(self, diff_ids: Iterable[str]) -> None:
         with self._claims_lock:
             self._claims += collections.Counter(list(diff_ids))
 
-    def _release(self, diff_ids: typing.Iterable[str]) -> None:
+    def _release(self, diff_ids: Iterable[str]) -> None:
         with self._claims_lock:
             self._claims -= collections.Counter(list(diff_ids))
 
@@ -361,8 +376,13 @@ class ImageStore:
         """Remove layers of an image that did not make it."""
         for diff_id in made:
             with lockutils.lock(f'nova-container-layer-{diff_id}'):
-                if diff_id not in self.used_layers():
+                if diff_id in self.used_layers():
+                    continue
+                try:
                     privileged_layer.remove(diff_id)
+                except Exception:
+                    # Why the image did not make it matters more.
+                    LOG.exception('Layer %s could not be removed', diff_id)
 
 
 def _sync(diff_ids: tuple[digest.Digest, ...]) -> None:

@@ -10,3 +10,4 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""Layers of images: tar streams into directories for overlay file systems."""

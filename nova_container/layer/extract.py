@@ -22,11 +22,11 @@ whiteouts become those of overlayfs mounted with ``userxattr``
 (Documentation/filesystems/overlayfs.rst).
 """
 
+from collections.abc import Callable
 import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Callable
 
 from nova_container import exception
 from nova_container.layer import tar

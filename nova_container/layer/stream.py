@@ -16,13 +16,13 @@ One thread reads, decompresses and hashes while the other unpacks; all three
 release the interpreter's lock, so a layer uses two processors.
 """
 
+from collections.abc import Iterator
 import hashlib
 import io
 import os
 import queue
 import threading
 import zlib
-from collections.abc import Iterator
 
 import isal.igzip
 import isal.isal_zlib
@@ -30,8 +30,6 @@ import zstandard
 
 from nova_container import exception
 from nova_container.layer import tar
-
-COMPRESSIONS = ('none', 'gzip', 'zstd')
 
 _BLOCK = 256 * 1024
 _QUEUED = 4
@@ -88,6 +86,8 @@ def _decompressed(blob: Slice, compression: str) -> Iterator[bytes]:
 class LayerStream:
     """A ``tar.Source`` over a compressed layer.
 
+    :param fd: of a seekable file, read from ``offset`` for ``size`` bytes
+    :param compression: one of ``oci.manifest.COMPRESSIONS``
     :param limit: how many decompressed bytes to put up with
     :ivar size: decompressed bytes so far
     """

@@ -20,9 +20,9 @@ members rather than taking it for the end, and costs a fifth of the time per
 member, which is what unpacking a layer of small files is made of.
 """
 
+from collections.abc import Iterator
 import functools
 import struct
-from collections.abc import Iterator
 from typing import Protocol
 
 from nova_container import exception

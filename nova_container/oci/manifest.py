@@ -36,6 +36,8 @@ CONFIG_TYPES = frozenset((
     'application/vnd.oci.image.config.v1+json',
     'application/vnd.docker.container.image.v1+json',
 ))
+COMPRESSIONS = ('none', 'gzip', 'zstd')
+
 # media type -> compression
 LAYER_TYPES = {
     'application/vnd.oci.image.layer.v1.tar': 'none',
@@ -87,9 +89,9 @@ def _descriptor(doc: document.Document) -> Descriptor:
     wanted = None
     if 'platform' in doc:
         item = doc.document('platform')
-        wanted = platform_.Platform(item.string('os'),
-                                   item.string('architecture'),
-                                   item.string('variant'))
+        wanted = platform_.Platform(
+            item.string('os'), item.string('architecture'),
+            item.string('variant'))
     if not doc.string('digest').startswith('sha256:'):
         doc.fail('digest', 'is not sha256')
     return Descriptor(

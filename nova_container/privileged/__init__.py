@@ -55,7 +55,9 @@ context = priv_context.PrivContext(
         caps.CAP_SETUID,
         caps.CAP_SYS_ADMIN,
         caps.CAP_SYS_CHROOT,
+        # To move a monitor, whose capabilities are more than ours, to another
+        # cpuset.
+        caps.CAP_SYS_NICE,
         caps.CAP_SYS_PTRACE,
-        caps.CAP_SYS_RESOURCE,
     ],
 )

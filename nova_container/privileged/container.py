@@ -28,6 +28,7 @@ import json
 import os
 import pathlib
 import resource
+import stat
 import subprocess
 import time
 import typing
@@ -249,7 +250,22 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         machine=os.uname().machine))
     _write(os.path.join(run_dir, 'config.json'), json.dumps(config), 0o600)
-    return oci_runtime.create(spec.id)
+    pid, monitor = oci_runtime.create(spec.id)
+    _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
+    return pid, monitor
+
+
+def _give_stdio(pid: int, user: int, group: int) -> None:
+    """Make the pipes to conmon the container's own.
+
+    They were made by root, whom the runtime inside the user namespace cannot
+    replace; without this a process cannot open /dev/stdout. The process is
+    still held, so it is the runtime that is looked at, not the tenant's.
+    """
+    for number in (0, 1, 2):
+        path = f'/proc/{pid}/fd/{number}'
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            os.chown(path, user, group)
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int) -> None:
@@ -433,8 +449,10 @@ def _thaw(container_id: str) -> None:
 
 
 def _end_unknown(container_id: str) -> None:
-    """End what a start killed half way left: the runtime's helpers, which no
-    run.json names, and the monitor."""
+    """End the helpers and the monitor of a start that was killed half way.
+
+    No run.json names them.
+    """
     rest = {found for pid in cgroup.members(container_id)
             if (found := process.identify(pid))}
     for pid in cgroup.monitors():
@@ -494,8 +512,10 @@ def _undefine(container_id: str) -> None:
 
 
 def _empty_trash(name: str) -> None:
-    """Remove a container's files, then give its ids back: never may files of
-    one container be there when another gets the ids."""
+    """Remove a container's files, then give its ids back.
+
+    No file of one container may be there when another gets the ids.
+    """
     path = place.state('trash', name)
     try:
         slot = os.readlink(os.path.join(path, 'slot'))

@@ -22,6 +22,7 @@ Hostile archives are read by a process apart, ``unpacker``. This one never
 touches their content.
 """
 
+from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
@@ -34,11 +35,10 @@ import stat
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
 
 from nova_container import exception
-from nova_container.layer import stream
 from nova_container.oci import digest
+from nova_container.oci import manifest
 from nova_container.privileged import context
 from nova_container.privileged import place
 from nova_container.privileged import userns
@@ -153,7 +153,7 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     :param diff_id: digest of the layer's tar stream
     :param offset: where in the file the layer starts, bytes
     :param size: its length as stored, bytes
-    :param compression: one of ``stream.COMPRESSIONS``
+    :param compression: one of ``manifest.COMPRESSIONS``
     :param max_bytes: limit of what it may use on disk
     :param blob_digest: digest of the bytes as stored, if known
     :returns: ``bytes`` on disk, ``entries``, ``dropped`` device nodes,
@@ -222,10 +222,10 @@ def verify(spool: str, diff_id: str, offset: int, size: int, compression: str,
 
 
 def _job(offset: int, size: int, compression: str) -> dict[str, typing.Any]:
-    if compression not in stream.COMPRESSIONS:
+    if compression not in manifest.COMPRESSIONS:
         raise exception.ContainerError(
             f'layer: compression {compression!r} is not one of '
-            f'{stream.COMPRESSIONS}')
+            f'{manifest.COMPRESSIONS}')
     return {'offset': _check('offset', offset, 0),
             'size': _check('size', size, 0),
             'compression': compression}

@@ -10,3 +10,4 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+"""The local container runtime: usable without Nova, Glance or Neutron."""

@@ -79,7 +79,7 @@ def read(container_id: str) -> State:
     if running is not None:
         init = processes.Process(running['pid'], running['pid_started'])
         monitor = processes.Process(running['monitor'],
-                                  running['monitor_started'])
+                                    running['monitor_started'])
         if processes.alive(init):
             if not os.path.exists(
                     place.container_run(container_id, 'started')):
@@ -89,9 +89,10 @@ def read(container_id: str) -> State:
             else:
                 status = Status.RUNNING
             return State(status, init, monitor)
+        if not processes.alive(monitor):
+            monitor = None
         return State(
-            Status.STOPPED, None, monitor if processes.alive(monitor) else None,
-            _exit_code(container_id),
+            Status.STOPPED, None, monitor, _exit_code(container_id),
             os.path.exists(place.container_run(container_id, 'oom')))
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),

@@ -63,6 +63,16 @@ class IdentityTest(base.RuntimeTestCase):
         self.assertNotEqual(*maps)
 
 
+class StdioTest(base.RuntimeTestCase):
+
+    def test_any_user_may_open_its_standard_output(self):
+        for user in ('', 'web'):
+            out = self.shell('echo to stdout > /dev/stdout; '
+                             'echo to stderr > /dev/stderr', user=user)
+            self.assertEqual({'to stdout', 'to stderr'},
+                             set(out.splitlines()))
+
+
 class NamespacesTest(base.RuntimeTestCase):
 
     def test_every_namespace_is_its_own(self):

@@ -164,7 +164,12 @@ def _up(arguments: argparse.Namespace) -> int:
         raise plan.Failure(
             f'this cloud has {saved["nodes"]} nodes, and Nova would miss '
             'them: tools/cloud down --purge first')
-    cloud = plan.Plan.of(root, nodes, arguments.driver or saved['driver'])
+    driver = arguments.driver or saved['driver']
+    if driver != saved['driver'] and credentials.exist(plan.Layout(root)):
+        raise plan.Failure(
+            f'this cloud has servers of the {saved["driver"]} driver: '
+            'tools/cloud down --purge first, or use another --dir')
+    cloud = plan.Plan.of(root, nodes, driver)
     up.check(cloud)
     with _lock():
         _claim(root)

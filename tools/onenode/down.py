@@ -111,6 +111,7 @@ class Down:
     def remove_nodes(self) -> None:
         for node in reversed(self.nodes):
             compute_node.remove(node, self.nodes[0])
+        compute_node.remove_shared_mount(self.layout)
         compute_node.unmount_below(self.layout.run)
         compute_node.unmount_below(self.layout.root)
         shutil.rmtree(self.layout.run, ignore_errors=True)

@@ -23,6 +23,7 @@ from onenode import plan
 
 UNDERLAY_MTU = 1600
 _COMPLETE = 'complete'
+_MADE_MOUNT = 'made-netns-mount'
 
 
 def _mounts() -> list[str]:
@@ -40,9 +41,10 @@ def exists(node: plan.Node) -> bool:
 
 
 def _create_namespaces(node: plan.Node, log: pathlib.Path) -> None:
-    node.netns.parent.mkdir(exist_ok=True)
-    node.netns.touch()
-    command.run(['unshare', f'--net={node.netns}', 'true'], log=log)
+    if not _mounted(node.netns.parent):
+        # ip-netns(8) mounts this directory on itself the first time.
+        (node.layout.run / _MADE_MOUNT).touch()
+    command.run(['ip', 'netns', 'add', node.name], log=log)
     # A container's frames must not meet the node's own stack, only OVS.
     command.run([*node.enter(), 'sysctl', '--quiet', '--write',
                  'net.ipv4.ip_forward=0',
@@ -184,13 +186,21 @@ def remove(node: plan.Node, gateway: plan.Node) -> None:
         if veth and os.path.exists(f'/sys/class/net/{veth}'):
             command.output(['ip', 'link', 'delete', veth])
     for path in (node.mntns, node.netns):
-        if _mounted(path):
-            command.output(['umount', '--lazy', path])
+        unmount_below(path)
         path.unlink(missing_ok=True)
     for directory in (node.run_path, node.state_path):
         unmount_below(directory)
     for path in (node.run, node.run_path):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_shared_mount(layout: plan.Layout) -> None:
+    """Undo what the first ``ip netns add`` did, if it was ours."""
+    directory = pathlib.Path('/run/netns')
+    if ((layout.run / _MADE_MOUNT).exists() and _mounted(directory)
+            and not any(directory.iterdir())):
+        command.output(['umount', directory])
+        directory.rmdir()
 
 
 def unmount_below(directory: pathlib.Path) -> None:

@@ -97,6 +97,11 @@ class Layout:
         return self.data / 'done'
 
     @property
+    def work(self) -> pathlib.Path:
+        """Working directory of the services, and of nothing else."""
+        return self.run / 'work'
+
+    @property
     def clouds_yaml(self) -> pathlib.Path:
         return self.root / 'clouds.yaml'
 

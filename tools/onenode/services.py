@@ -21,6 +21,7 @@ import typing as ty
 
 from onenode import configuration
 from onenode import plan
+from onenode import rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,19 @@ class Listens:
             except OSError:
                 return False
             return True
+
+
+@dataclasses.dataclass(frozen=True)
+class IsHypervisor:
+    """Ready when the scheduler can use the compute node."""
+
+    node: plan.Node
+
+    def __call__(self) -> bool:
+        found = rest.Session(self.node.layout).get(
+            'nova-api', '/v2.1/os-hypervisors/detail')
+        return any(h['service']['host'] == self.node.name
+                   and h['state'] == 'up' for h in found['hypervisors'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,10 +200,10 @@ def _on_node(node: plan.Node, driver: str) -> cabc.Iterator[Service]:
         node.enter() + _as_user(
             plan.COMPUTE_USER, f'{venv}/nova-compute',
             '--config-file', str(node.config)),
-        needs=(f'ovn-controller{at}', 'nova-conductor', 'nova-api',
-               'placement', 'identity', 'driver', 'sudo rights'),
+        needs=(f'ovn-controller{at}', 'nova-conductor', 'nova-scheduler',
+               'nova-api policies', 'placement', 'driver', 'sudo rights'),
         configs=tuple(compute), env=(('HOME', str(node.nova_state)),),
-        node=node)
+        node=node, ready=IsHypervisor(node))
 
 
 def _control_plane(layout: plan.Layout) -> cabc.Iterator[Service]:

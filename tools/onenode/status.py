@@ -12,31 +12,13 @@
 
 """What runs, and what the APIs say of it."""
 
-import json
 import typing as ty
-import urllib.error
-import urllib.request
 
-from onenode import configuration
 from onenode import credentials
 from onenode import plan
+from onenode import rest
 from onenode import services
 from onenode import supervisor
-
-
-def _request(url: str, token: ty.Optional[str] = None,
-             body: ty.Optional[dict[str, ty.Any]] = None
-             ) -> tuple[ty.Any, dict[str, str]]:
-    headers = {'Content-Type': 'application/json'}
-    if token:
-        headers['X-Auth-Token'] = token
-    request = urllib.request.Request(
-        url, headers=headers,
-        data=json.dumps(body).encode() if body else None)
-    # Our addresses are on this machine: never through a proxy.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=20) as reply:
-        return json.load(reply), dict(reply.headers)
 
 
 def api_report(layout: plan.Layout) -> list[dict[str, str]]:
@@ -44,24 +26,9 @@ def api_report(layout: plan.Layout) -> list[dict[str, str]]:
 
     :raises Failure: an API does not answer.
     """
-    auth = credentials.of(layout, 'admin')
-    domain = {'name': 'Default'}
-    try:
-        _, headers = _request(
-            auth['auth_url'] + '/auth/tokens',
-            body={'auth': {
-                'identity': {'methods': ['password'], 'password': {'user': {
-                    'name': 'admin', 'domain': domain,
-                    'password': auth['password']}}},
-                'scope': {'project': {'name': 'admin', 'domain': domain}}}})
-        token = next(value for name, value in headers.items()
-                     if name.lower() == 'x-subject-token')
-        nova, _ = _request(
-            configuration.url('nova-api', '/v2.1/os-services'), token)
-        neutron, _ = _request(
-            configuration.url('neutron-api', '/v2.0/agents'), token)
-    except (urllib.error.URLError, OSError) as error:
-        raise plan.Failure(f'the APIs do not answer: {error}')
+    session = rest.Session(layout)
+    nova = session.get('nova-api', '/v2.1/os-services')
+    neutron = session.get('neutron-api', '/v2.0/agents')
     report = [{'service': s['binary'], 'host': s['host'],
                'state': s['state']} for s in nova['services']]
     report += [{'service': agent['agent_type'], 'host': agent['host'],

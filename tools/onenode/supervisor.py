@@ -27,9 +27,13 @@ from onenode import marks
 from onenode import plan
 from onenode import services
 
-# Every process of the cloud has this in its environment, so that those whose
-# supervisor was killed can be told from everybody else's.
-MARK = 'NOVA_CONTAINER_CLOUD'
+# Every process of the cloud has this in its environment, or works in
+# Layout.work (some overwrite their environment with a title), so that those
+# whose supervisor was killed can be told from everybody else's.
+MARK = 'NOVA_CONTAINER_CLOUD_SERVICE_OF'
+
+# As often as that a service may end while it is starting.
+_MAX_TRIES = 3
 
 _HEAD = """\
 [supervisord]
@@ -89,7 +93,7 @@ def _program(layout: plan.Layout, service: services.Service) -> str:
         command=' '.join(_quote(word) for word in service.command),
         environment=','.join(f'{name}={_quote(value)}'
                              for name, value in environment.items()),
-        directory='/', group=str(service.group_stop).lower(),
+        directory=layout.work, group=str(service.group_stop).lower(),
         log=layout.log_of(service.name))
 
 
@@ -174,10 +178,14 @@ class Client:
         :raises Failure: it ended, or does not serve in time.
         """
         log = self._layout.log_of(service.name)
+        pids = set()
 
         def ready() -> bool:
-            state = self.state(service.name)
-            if state in ('FATAL', 'EXITED', 'STOPPED'):
+            info = self._rpc.getProcessInfo(service.name)
+            state = info['statename']
+            pids.update({info['pid']} - {0})
+            if len(pids) > _MAX_TRIES or state in (
+                    'FATAL', 'EXITED', 'STOPPED'):
                 raise plan.Failure(f'{service.name} ended ({state})', log)
             if service.ready is None:
                 return state == 'RUNNING'
@@ -244,10 +252,12 @@ def strays(layout: plan.Layout) -> list[int]:
     for directory in pathlib.Path('/proc').glob('[0-9]*'):
         try:
             environment = (directory / 'environ').read_bytes().split(b'\0')
+            works_in = os.readlink(directory / 'cwd')
         except OSError:
             continue
         pid = int(directory.name)
-        if mark in environment and pid != os.getpid() and _alive(pid):
+        if ((mark in environment or works_in == str(layout.work))
+                and _alive(pid)):
             found.append(pid)
     return found
 

@@ -33,6 +33,7 @@ from onenode import packages
 from onenode import passwords
 from onenode import plan
 from onenode import progress
+from onenode import rest
 from onenode import services
 from onenode import status
 from onenode import supervisor
@@ -130,11 +131,12 @@ class Up:
                 ('supervisor', *service.needs))
         computes = tuple(f'nova-compute@{node.name}'
                          for node in self.cloud.nodes)
-        yield step('first requests', self.make_first_requests, 'identity',
-                   'neutron-api', 'nova-api', 'glance', args=(),
-                   logged=False)
+        for name, path in (('nova-api', '/v2.1/os-services'),
+                           ('neutron-api', '/v2.0/agents')):
+            yield step(f'{name} policies', self.make_first_request, name,
+                       'identity', args=(name, path), logged=False)
         yield step('networks and flavors', self.create_resources,
-                   'first requests', *computes, args=())
+                   'nova-api policies', 'neutron-api policies', args=())
         yield step('demo image', self.build_image, 'packages', args=())
         yield step('hello', self.boot_hello, 'networks and flavors',
                    'demo image', 'glance', 'nova-scheduler', 'nova-metadata',
@@ -144,7 +146,7 @@ class Up:
         yield step('answers', self.wait_for_answer, 'hello', args=(),
                    logged=False)
         yield step('all services up', self.wait_for_services,
-                   'networks and flavors', 'heat-engine', args=(),
+                   'networks and flavors', 'heat-engine', *computes, args=(),
                    logged=False)
 
     def install_driver(self, log: pathlib.Path) -> bool:
@@ -182,7 +184,7 @@ class Up:
         return compute_node.create(node, self.cloud.nodes[0], log)
 
     def launch_supervisor(self, log: pathlib.Path) -> bool:
-        self.layout.run.mkdir(exist_ok=True)
+        self.layout.work.mkdir(parents=True, exist_ok=True)
         supervisor.configure(self.layout, self.services)
         return supervisor.launch(self.layout, log)
 
@@ -254,28 +256,26 @@ class Up:
         marks.put(self.layout, mark, wanted)
         return True
 
-    def make_first_requests(self) -> bool:
-        """Have the services load their policies.
+    def make_first_request(self, service: str, path: str) -> bool:
+        """Have a service load its policies.
 
         Nova and Neutron load them in the first request that asks for them,
         and refuse whatever another thread handles meanwhile.
         """
-        status.api_report(self.layout)
+        rest.Session(self.layout).get(service, path)
         return False
 
     def create_resources(self, log: pathlib.Path) -> bool:
         mark = 'resources'
         wanted = {
             'admin': credentials.sdk(self.layout, 'admin'),
-            'nodes': len(self.cloud.nodes),
             'floating': {'network': plan.FLOATING_NETWORK,
                          'gateway': plan.FLOATING_GATEWAY,
                          'first': '172.24.4.10', 'last': '172.24.4.250'}}
-        done = str(len(self.cloud.nodes))
-        if marks.get(self.layout, mark) == done:
+        if marks.get(self.layout, mark) is not None:
             return False
         self._api('resources', wanted, log)
-        marks.put(self.layout, mark, done)
+        marks.put(self.layout, mark)
         return True
 
     @property

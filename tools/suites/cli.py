@@ -13,10 +13,10 @@
 """The command ``tools/test``."""
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
+import typing as ty
 
 from onenode import plan
 from onenode import progress
@@ -66,6 +66,20 @@ def _run(wanted: suite.Suite, arguments: list[str],
     return outcome
 
 
+def _take_down(cloud: suite.Suite) -> suite.Outcome:
+    with display.Line(cloud) as line:
+        line.says('tools/cloud down')
+        try:
+            run.cloud_down(cloud.log)
+        except plan.Failure as failure:
+            outcome = suite.Outcome(cloud, reason=str(failure))
+        else:
+            outcome = suite.Outcome(cloud)
+        line.ends(outcome.reason or 'taken down')
+    _explain(outcome)
+    return outcome
+
+
 def _parse(argv: list[str] | None) -> tuple[list[suite.Suite], list[str]]:
     words = list(sys.argv[1:] if argv is None else argv)
     arguments: list[str] = []
@@ -89,28 +103,31 @@ def _parse(argv: list[str] | None) -> tuple[list[suite.Suite], list[str]]:
     return [known[name] for name in names or known], arguments
 
 
+def _end(number: int, _frame: object) -> ty.NoReturn:
+    """An end from outside takes the way of an error: children end too."""
+    sys.exit(128 + number)
+
+
 def main(argv: list[str] | None = None) -> int:
     wanted, arguments = _parse(argv)
     named = len(wanted) < len(suite.SUITES)
     strict = os.environ.get('CI') == 'true'
-    # An end from outside takes the way of an error: what runs is ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    outcomes: list[suite.Outcome] = []
-    with contextlib.ExitStack() as undo:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    outcomes = []
+    try:
         for each in wanted:
-            if each.name == 'cloud' and strict and not host.obstacle(each):
-                undo.callback(run.cloud_down, each.log)
             outcomes.append(_run(each, arguments, strict))
-        try:
-            undo.close()
-        except plan.Failure as failure:
-            print(f'tools/cloud down: {failure}')
-            outcomes.append(suite.Outcome(wanted[-1], reason=str(failure)))
-    not_run = [each for each in outcomes if not each.ran]
-    for each in not_run:
-        print(f'not run: {each.suite.name}, because it {each.reason}')
-    passed = sum(each.passed for each in outcomes)
-    failed = sum(each.failed for each in outcomes)
+    finally:
+        cloud = [each for each in wanted
+                 if each.uses_cloud and not host.obstacle(each)]
+        if strict and cloud:
+            outcomes.append(_take_down(cloud[0]))
+    not_run = [outcome for outcome in outcomes if not outcome.ran]
+    for outcome in not_run:
+        print(f'not run: {outcome.suite.name}, because it {outcome.reason}')
+    passed = sum(outcome.passed for outcome in outcomes)
+    failed = sum(outcome.failed for outcome in outcomes)
     if strict or named:
         failed += len(not_run)
     print(f'{passed} passed, {failed} failed', flush=True)

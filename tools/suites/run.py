@@ -36,7 +36,7 @@ def _follow(words: list[str], log: pathlib.Path,
     """Run a long command, its output appended to ``log``; its exit status.
 
     Where this program is told to end, so are the command and all it
-    started, like by Ctrl-C on a terminal, and they are waited for.
+    started.
     """
     with open(log, 'ab') as output:
         output.write(f'$ {shlex.join(words)}\n'.encode())
@@ -48,7 +48,7 @@ def _follow(words: list[str], log: pathlib.Path,
         try:
             return child.wait()
         except BaseException:
-            os.killpg(child.pid, signal.SIGINT)
+            os.killpg(child.pid, signal.SIGTERM)
             child.wait()
             raise
 
@@ -101,7 +101,7 @@ def run(wanted: suite.Suite, arguments: list[str], strict: bool,
         line.says('installing what is missing')
         environment.prepare(wanted, wanted.log)
         env = command.environment()
-        if wanted.name == 'cloud':
+        if wanted.uses_cloud:
             line.says('tools/cloud up')
             env |= _cloud_environment(wanted.log)
         line.says('')

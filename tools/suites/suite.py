@@ -28,6 +28,7 @@ class Suite:
     :ivar profile: of bindep.txt, whose packages it needs besides those of
         every test environment.
     :ivar host: it uses root and this machine's kernel.
+    :ivar uses_cloud: it needs what tools/cloud starts.
     :ivar stestr: it is made of tests; otherwise it is one check.
     """
 
@@ -35,6 +36,7 @@ class Suite:
     purpose: str
     profile: str | None = None
     host: bool = False
+    uses_cloud: bool = False
     stestr: bool = True
 
     @property
@@ -52,7 +54,8 @@ SUITES: ty.Final = (
     Suite('unit', 'modules by themselves, without root'),
     Suite('functional', "containers on this machine's kernel",
           profile='functional', host=True),
-    Suite('cloud', 'servers through the APIs of a real cloud', host=True),
+    Suite('cloud', 'servers through the APIs of a real cloud', host=True,
+          uses_cloud=True),
 )
 
 

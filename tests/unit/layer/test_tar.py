@@ -15,14 +15,13 @@ import random
 import subprocess
 import tarfile
 
-import fixtures
 import hypothesis
 from hypothesis import strategies
-import testtools
 
 from nova_container import exception
 from nova_container.layer import tar
 from tests import archives
+from tests.unit import base
 
 
 class Bytes:
@@ -85,7 +84,7 @@ def entries(draw):
     return archives.entry(name, data, kind, **fields)
 
 
-class ReaderTest(testtools.TestCase):
+class ReaderTest(base.TestCase):
 
     @hypothesis.given(strategies.lists(entries(), max_size=5),
                       strategies.sampled_from([tarfile.PAX_FORMAT,
@@ -128,7 +127,7 @@ class ReaderTest(testtools.TestCase):
         self.assertEqual(-12345678901, member.mtime)
 
     def test_sparse_files_of_every_format(self):
-        place = self.useFixture(fixtures.TempDir()).path
+        place = self.directory()
         extents = [(index * 65536, bytes([65 + index % 26]) * 4096)
                    for index in range(0, 80, 2)]
         with open(f'{place}/sparse', 'wb') as file:

@@ -12,12 +12,11 @@
 
 import json
 
-import testtools
-
 from nova_container import exception
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.oci import platform
+from tests.unit import base
 
 LAYER = 'sha256:' + 'a' * 64
 
@@ -28,7 +27,7 @@ def document(config=None, **fields) -> bytes:
         'rootfs': {'type': 'layers', 'diff_ids': [LAYER]}} | fields).encode()
 
 
-class ImageConfigTest(testtools.TestCase):
+class ImageConfigTest(base.TestCase):
 
     def refused(self, data: bytes, *words: str):
         error = self.assertRaises(exception.ImageInvalid,
@@ -95,7 +94,7 @@ class ImageConfigTest(testtools.TestCase):
                                           'diff_ids': diff_ids}))
 
 
-class PlatformTest(testtools.TestCase):
+class PlatformTest(base.TestCase):
 
     def test_hosts_run_their_own_and_lesser_variants(self):
         arm = platform.Platform.of_machine('armv7l')

@@ -15,30 +15,32 @@ import string
 
 import hypothesis
 from hypothesis import strategies
-import testtools
 
 from nova_container import exception
 from nova_container.oci import image_config
 from nova_container.oci import manifest
+from tests.unit import base
 
 BLOB = {'mediaType': 'application/vnd.oci.image.config.v1+json',
         'digest': 'sha256:' + '0' * 64, 'size': 2}
 LAYER = BLOB | {'mediaType': 'application/vnd.oci.image.layer.v1.tar+gzip'}
 
+FIELDS = strategies.sampled_from([
+    'schemaVersion', 'manifests', 'config', 'layers', 'mediaType', 'digest',
+    'size', 'platform', 'annotations', 'rootfs', 'type', 'diff_ids', 'Env',
+    'Cmd', 'Labels', 'Config', 'Layers', 'Healthcheck', 'Test', 'os'])
+
 VALUES = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers()
     | strategies.floats() | strategies.text(string.printable)
     | strategies.sampled_from([BLOB['digest'], 'layers', 'linux', 2]),
-    lambda inner: strategies.lists(inner, max_size=3) | strategies.dictionaries(
-        strategies.sampled_from([
-            'schemaVersion', 'manifests', 'config', 'layers', 'mediaType',
-            'digest', 'size', 'platform', 'annotations', 'rootfs', 'type',
-            'diff_ids', 'Env', 'Cmd', 'Labels', 'Config', 'Layers',
-            'Healthcheck', 'Test', 'os']), inner, max_size=6),
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(FIELDS, inner, max_size=6)),
     max_leaves=20)
 
 
-class ManifestTest(testtools.TestCase):
+class ManifestTest(base.TestCase):
 
     def read(self, **fields) -> manifest.Manifest:
         return manifest.manifest_from_json(json.dumps(

@@ -13,14 +13,12 @@
 """What a user needs to boot a server: networks, flavors, quota.
 
 Reads a JSON object from stdin: admin and demo (keyword arguments of
-``openstack.connect``), floating (network, gateway, first and last address),
-nodes (how many compute nodes to wait for).
+``openstack.connect``), floating (network, gateway, first and last address).
 """
 
 import concurrent.futures
 import json
 import sys
-import time
 import typing as ty
 
 import openstack
@@ -113,17 +111,6 @@ def flavors(admin: openstack.connection.Connection) -> None:
                                         disk=disk)
 
 
-def compute_nodes(admin: openstack.connection.Connection,
-                  count: int) -> None:
-    """Wait until the scheduler can use every compute node."""
-    deadline = time.monotonic() + 120
-    while len(list(admin.compute.hypervisors())) < count:
-        if time.monotonic() > deadline:
-            raise TimeoutError(
-                f'fewer than {count} compute nodes after 120 s')
-        time.sleep(0.5)
-
-
 def main(wanted: dict[str, ty.Any]) -> None:
     admin = openstack.connect(**wanted['admin'])
     projects = {project.name: project.id
@@ -134,7 +121,6 @@ def main(wanted: dict[str, ty.Any]) -> None:
         (security_groups, admin, mine),
         (quotas, admin, mine),
         (flavors, admin),
-        (compute_nodes, admin, wanted['nodes']),
     )
     with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
         for future in [pool.submit(*task) for task in tasks]:

@@ -1,0 +1,245 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A test against the cloud that ``tools/cloud up`` started, as a user."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import pathlib
+import subprocess
+import unittest
+import uuid
+
+import openstack
+from openstack import resource
+from openstack import utils
+
+from tests import archives
+from tests.functional import base as functional
+
+_CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
+_TIMEOUT = 180
+
+
+@functools.cache
+def cloud() -> dict:
+    """What ``tools/cloud status --format json`` says."""
+    done = subprocess.run([_CLOUD, 'status', '--format', 'json'], text=True,
+                          capture_output=True)
+    if not done.stdout:
+        raise AssertionError(f'the cloud does not answer: {done.stderr}; '
+                             'run tools/cloud up first')
+    return json.loads(done.stdout)
+
+
+@functools.cache
+def connect(user: str) -> openstack.connection.Connection:
+    """openstacksdk's connection of ``admin`` or ``demo``."""
+    auth = dict(cloud()['auth'][user])
+    region = auth.pop('region_name')
+    return openstack.connect(auth=auth, region_name=region,
+                             load_yaml_config=False, load_envvars=False,
+                             compute_api_version='2.93')
+
+
+def service_pid(name: str) -> int:
+    """Process id of a service of the cloud now, by its supervisor."""
+    cloud.cache_clear()
+    return next(row['pid'] for row in cloud()['services']
+                if row['name'] == name)
+
+
+def restart(name: str) -> None:
+    """Restart a service through ``tools/cloud`` and wait until it is up."""
+    subprocess.run([_CLOUD, 'restart', name], check=True, timeout=_TIMEOUT,
+                   capture_output=True)
+
+
+def host_state() -> dict[str, list[str]]:
+    """What containers leave on the nodes, by kind; empty when there is none.
+    """
+    found: dict[str, list[str]] = {}
+
+    def add(kind: str, items) -> None:
+        found.setdefault(kind, []).extend(sorted(items))
+
+    for node in cloud()['nodes']:
+        for name in ('containers', 'ids', 'trash', 'layers/tmp', 'spool'):
+            add(name, _entries(f'{node["state_path"]}/{name}'))
+        for name in ('c', 'oci', 'exits'):
+            add(f'run/{name}', _entries(f'{node["run_path"]}/{name}'))
+        for hierarchy in _entries('/sys/fs/cgroup'):
+            path = f'/sys/fs/cgroup/{hierarchy}/{node["cgroup_parent"]}'
+            add('cgroups', (entry for entry in _entries(path)
+                            if os.path.isdir(f'{path}/{entry}')
+                            and entry != 'monitors'))
+        metadata = _metadata_ports(node)
+        add('ports', (port for port in _run(
+            'ovs-vsctl', f'--db={node["ovsdb"]}', 'list-ports', 'br-int')
+            if port.startswith('tap') and port not in metadata))
+        add('links', {name for name in _links(node)
+                      if name.startswith('tap')} - metadata)
+        add('mounts', (line for line in _run(
+            'nsenter', f'--mount={node["run_path"]}/ns/mnt', 'cat',
+            '/proc/self/mounts') if 'overlay' in line
+            and node['run_path'] in line))
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError):
+                words = pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
+                if words.startswith(b'conmon') or b'/conmon\0' in words[:64]:
+                    if node['run_path'].encode() + b'/' in words:
+                        add('monitors', [words.decode()])
+    add('loop devices', _run('losetup', '--list', '--noheadings'))
+    return {kind: items for kind, items in found.items() if items}
+
+
+def _metadata_ports(node: dict) -> set[str]:
+    """Ports of the metadata agent: they stay as long as their network.
+
+    os-vif and Nova mark an instance's port with its MAC address.
+    """
+    rows = json.loads('\n'.join(_run(
+        'ovs-vsctl', f'--db={node["ovsdb"]}', '--format=json',
+        '--columns=name,external_ids', 'list', 'Interface')))['data']
+    return {name for name, (_, ids) in rows
+            if name.startswith('tap') and 'attached-mac' not in dict(ids)}
+
+
+def _links(node: dict) -> set[str]:
+    return {link['ifname'] for link in json.loads(''.join(_run(
+        'nsenter', f'--net={node["netns"]}', 'ip', '-j', 'link')))}
+
+
+def _entries(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def _run(*command: str) -> list[str]:
+    return subprocess.run(command, check=True, text=True,
+                          capture_output=True).stdout.splitlines()
+
+
+class CloudTestCase(unittest.TestCase):
+    """Servers of one test, and nothing of them on any node afterwards."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.user = connect('demo')
+        cls.admin = connect('admin')
+        cls.network = cls.user.network.find_network('private',
+                                                    ignore_missing=False)
+
+    def setUp(self):
+        super().setUp()
+        before = host_state()
+        self.addCleanup(lambda: self.assertEqual(
+            before, host_state(), 'left on the nodes'))
+
+    @classmethod
+    def upload(cls, archive: bytes, **fields) -> str:
+        """An image of the demo user's; its id."""
+        fields = {'container_format': 'docker', 'disk_format': 'raw',
+                  'properties': {'img_hv_type': 'docker'}, **fields}
+        image = cls.user.image.create_image(
+            name=f'test-{uuid.uuid4().hex[:8]}', data=io.BytesIO(archive),
+            allow_duplicates=True, **fields)
+        cls.addClassCleanup(cls.user.image.delete_image, image)
+        return image.id
+
+    @classmethod
+    @functools.cache
+    def busybox(cls) -> str:
+        """A busybox that sleeps."""
+        return cls.upload(busybox_archive())
+
+    def boot(self, image: str, flavor: str = 'c1.tiny', name: str = 'test',
+             conn=None, network: bool = True, **fields):
+        """A server, asked for; removed after the test."""
+        conn = conn or self.user
+        server = conn.compute.create_server(
+            name=name, image_id=image,
+            flavor_id=conn.compute.find_flavor(
+                flavor, ignore_missing=False).id,
+            networks=[{'uuid': self.network.id}] if network else 'none',
+            **fields)
+        self.addCleanup(self.delete, server)
+        return server
+
+    def active(self, server):
+        """The server, once it is ACTIVE."""
+        return self.user.compute.wait_for_server(
+            server, wait=_TIMEOUT, interval=0.5)
+
+    def status(self, server, wanted: str):
+        """The server, once it has the status."""
+        return resource.wait_for_status(
+            self.user.compute, server, wanted, [], interval=0.5,
+            wait=_TIMEOUT)
+
+    def fault(self, server) -> str:
+        """The message of a server that could not be built."""
+        failed = resource.wait_for_status(
+            self.user.compute, server, 'ERROR', ['ACTIVE'], interval=0.5,
+            wait=_TIMEOUT)
+        return self.user.compute.get_server(failed).fault['message']
+
+    def delete(self, server) -> None:
+        """Remove a server and wait until Nova has done so."""
+        self.user.compute.delete_server(server, ignore_missing=True)
+        self.user.compute.wait_for_delete(server, interval=0.5,
+                                          wait=_TIMEOUT)
+
+    def console(self, server) -> str:
+        """What ``nova console-log`` shows."""
+        return self.user.compute.get_server_console_output(server)['output']
+
+    def await_console(self, server, text: str) -> None:
+        """Wait for a text in the console log."""
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, f'{text!r} is not in the console log', wait=0.3):
+            if text in self.console(server):
+                return
+
+    def floating_ip(self, server) -> str:
+        """A new floating IP on the server's first port."""
+        public = self.user.network.find_network('public')
+        port = next(self.user.network.ports(device_id=server.id))
+        address = self.user.network.create_ip(
+            floating_network_id=public.id, port_id=port.id)
+        self.addCleanup(self.user.network.delete_ip, address)
+        return address.floating_ip_address
+
+
+def curl(address: str, retry: int = 60) -> str:
+    """What a web server says; curl itself waits for it to answer."""
+    host = f'[{address}]' if ':' in address else address
+    return subprocess.run(
+        ['curl', '--silent', '--show-error', '--fail', '--noproxy', '*',
+         '--connect-timeout', '2', '--max-time', '10',
+         '--retry', str(retry), '--retry-all-errors', '--retry-delay', '1',
+         '--retry-max-time', str(retry), f'http://{host}/'],
+        check=True, text=True, capture_output=True).stdout
+
+
+def busybox_archive(*extra: bytes, **fields) -> bytes:
+    """A docker archive of busybox, and layers over it."""
+    layers = (functional.busybox_layer(), *extra)
+    fields.setdefault('config', {'Cmd': ['/bin/sleep', '1000000']})
+    return archives.docker_archive(
+        *layers, raw_config=archives.config(layers, **fields))

@@ -1,0 +1,675 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Images become layers on a real file system, in a real user namespace."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import shutil
+import stat
+import struct
+import subprocess
+import tarfile
+import tempfile
+import threading
+import unittest
+import uuid
+
+import hypothesis
+from hypothesis import strategies
+from oslo_config import cfg
+
+from nova_container import conf
+from nova_container import exception
+from nova_container.image import store
+from nova_container.privileged import context
+from nova_container.privileged import layer as privileged
+from tests import archives
+
+CONF = cfg.CONF
+
+_BASE = 1 << 30
+
+# struct vfs_cap_data, revision 2: cap_net_raw permitted and effective.
+_CAPABILITY = struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)
+
+
+class UnpackTestCase(unittest.TestCase):
+    """A state directory of the test's own, checked to be clean at its end."""
+
+    def setUp(self):
+        super().setUp()
+        conf.register_opts(CONF)
+        CONF([], project='nova_container_test', default_config_files=[],
+             default_config_dirs=[])
+        self.state = pathlib.Path(tempfile.mkdtemp(prefix='nct-',
+                                                   dir='/var/tmp'))
+        self.addCleanup(shutil.rmtree, self.state)
+        self.use(self.state)
+
+    def use(self, state: pathlib.Path) -> None:
+        self.state = state
+        state.chmod(0o755)
+        for name in ('layers/sha256', 'layers/tmp', 'spool', 'images'):
+            (state / name).mkdir(parents=True)
+        CONF.set_override('state_path', str(state), 'container')
+        CONF.set_override('id_range_start', _BASE, 'container')
+        self.addCleanup(CONF.clear_override, 'state_path', 'container')
+        self.addCleanup(CONF.clear_override, 'id_range_start', 'container')
+        context.set_client_mode(False)
+        self.store = store.ImageStore(str(state))
+        self.addCleanup(self.store.close)
+
+    def add(self, archive: bytes, image_id: str | None = None,
+            **options) -> store.Image:
+        return self.store.ensure(image_id or str(uuid.uuid4()),
+                                 lambda file: file.write(archive), **options)
+
+    def add_layers(self, *layers: bytes, **options) -> store.Image:
+        return self.add(archives.docker_archive(*layers), **options)
+
+    def tree(self, layer: str) -> pathlib.Path:
+        return self.state / 'layers/sha256' / layer.split(':')[1] / 'fs'
+
+    def unpack(self, *entries, **options) -> pathlib.Path:
+        """The tree of one layer made of ``entries``."""
+        return self.tree(self.add_layers(archives.tar(*entries),
+                                         **options).layers[0])
+
+    def left(self) -> list[str]:
+        """What is on disk, apart from directories always there."""
+        return [str(path.relative_to(self.state))
+                for name in ('layers/sha256', 'layers/tmp', 'spool', 'images')
+                for path in (self.state / name).iterdir()]
+
+    def refused(self, archive: bytes, *words: str,
+                kind: type[Exception] = exception.ImageInvalid,
+                **options) -> None:
+        before = self.left()
+        image_id = str(uuid.uuid4())
+        with self.assertRaises(kind) as caught:
+            self.add(archive, image_id, **options)
+        for word in (image_id, *words):
+            self.assertIn(word, str(caught.exception))
+        self.assertEqual(before, self.left())
+
+    def refused_entries(self, *entries, words=()) -> None:
+        self.refused(archives.docker_archive(archives.tar(*entries)), *words)
+
+
+class LayerTest(UnpackTestCase):
+
+    def test_owners_modes_times_and_attributes(self):
+        tree = self.unpack(
+            archives.directory('d', mode=0o2750, uid=33, gid=34, mtime=1000),
+            archives.entry('d/f', b'content', mode=0o4711, uid=1, gid=65535,
+                           pax_headers={
+                               'mtime': '1234567890.123456789',
+                               'SCHILY.xattr.user.note': 'text',
+                               'SCHILY.xattr.trusted.x': 'no',
+                               'SCHILY.xattr.user.overlay.opaque': 'y'}),
+            archives.symlink('d/s', '/etc/shadow', uid=7, mtime=5),
+            archives.entry('d/p', kind=tarfile.FIFOTYPE, mode=0o1622),
+            archives.entry('d/old', b'', mtime=-5))
+        status = os.stat(tree / 'd')
+        self.assertEqual((0o42750, _BASE + 33, _BASE + 34, 1000),
+                         (status.st_mode, status.st_uid, status.st_gid,
+                          status.st_mtime))
+        status = os.stat(tree / 'd/f')
+        self.assertEqual((0o104711, _BASE + 1, _BASE + 65535,
+                          1234567890123456789),
+                         (status.st_mode, status.st_uid, status.st_gid,
+                          status.st_mtime_ns))
+        self.assertEqual(['user.note'], os.listxattr(tree / 'd/f'))
+        self.assertEqual(b'content', (tree / 'd/f').read_bytes())
+        status = os.lstat(tree / 'd/s')
+        self.assertEqual(('/etc/shadow', _BASE + 7, 5),
+                         (os.readlink(tree / 'd/s'), status.st_uid,
+                          status.st_mtime))
+        self.assertEqual(0o11622, os.lstat(tree / 'd/p').st_mode)
+        self.assertEqual(-5, os.stat(tree / 'd/old').st_mtime)
+
+    def test_file_capabilities_belong_to_the_namespace(self):
+        tree = self.unpack(archives.entry('ping', b'', pax_headers={
+            'SCHILY.xattr.security.capability':
+                _CAPABILITY.decode('utf-8', 'surrogateescape')}))
+        value = os.getxattr(tree / 'ping', 'security.capability')
+        # Revision 3 names the root user whose namespace it is good for.
+        self.assertEqual(0x03000001, struct.unpack('<I', value[:4])[0])
+        self.assertEqual(_BASE, struct.unpack('<I', value[20:24])[0])
+
+    def test_links_share_a_file(self):
+        tree = self.unpack(archives.entry('a', b'x'),
+                           archives.hardlink('d/b', './a'),
+                           archives.hardlink('a', 'a'))
+        self.assertTrue(os.path.samefile(tree / 'a', tree / 'd/b'))
+
+    def test_missing_parents_are_made(self):
+        tree = self.unpack(archives.entry('a/b/c', b'x', uid=5))
+        status = os.stat(tree / 'a/b')
+        self.assertEqual((0o40755, _BASE), (status.st_mode, status.st_uid))
+
+    def test_later_entries_replace_earlier_ones(self):
+        tree = self.unpack(
+            archives.entry('a', b'1'), archives.entry('a', b'22'),
+            archives.directory('b'), archives.entry('b/c/d', b'x'),
+            archives.entry('b', b'file'),
+            archives.symlink('s', 'a'), archives.directory('s'),
+            archives.entry('s/x', b'y'),
+            archives.directory('k', mode=0o700),
+            archives.entry('k/f', b'kept'),
+            archives.directory('k', mode=0o711))
+        self.assertEqual(b'22', (tree / 'a').read_bytes())
+        self.assertEqual(b'file', (tree / 'b').read_bytes())
+        self.assertEqual(b'y', (tree / 's/x').read_bytes())
+        self.assertEqual(b'kept', (tree / 'k/f').read_bytes())
+        self.assertEqual(0o711, stat.S_IMODE(os.stat(tree / 'k').st_mode))
+
+    def test_replacing_a_linked_file_leaves_the_other_name(self):
+        tree = self.unpack(archives.entry('a', b'1'),
+                           archives.hardlink('b', 'a'),
+                           archives.entry('a', b'2'))
+        self.assertEqual(b'1', (tree / 'b').read_bytes())
+
+    def test_whiteouts(self):
+        tree = self.unpack(
+            archives.entry('d/.wh.gone'), archives.entry('d/.wh..wh..opq'),
+            archives.entry('.wh.both'), archives.entry('both', b'new'),
+            archives.entry('dir/file', b''), archives.entry('.wh.dir'),
+            archives.entry('.wh..wh.plnk'))
+        status = os.lstat(tree / 'd/gone')
+        self.assertEqual((stat.S_IFCHR, 0),
+                         (stat.S_IFMT(status.st_mode), status.st_rdev))
+        for name in ('d', 'dir'):
+            self.assertEqual(b'y', os.getxattr(tree / name,
+                                               'user.overlay.opaque'))
+        self.assertEqual(b'new', (tree / 'both').read_bytes())
+        self.assertEqual({'d', 'dir', 'both'}, set(os.listdir(tree)))
+
+    def test_a_directory_over_a_file_hides_what_lies_lower(self):
+        tree = self.unpack(archives.entry('a', b''), archives.directory('a'),
+                           archives.entry('.wh.b'), archives.entry('b/c', b''))
+        for name in ('a', 'b'):
+            self.assertEqual(b'y', os.getxattr(tree / name,
+                                               'user.overlay.opaque'))
+
+    def test_devices_are_left_out(self):
+        image = self.add_layers(archives.tar(
+            archives.entry('dev/sda', kind=tarfile.BLKTYPE, devmajor=8),
+            archives.entry('dev/x', kind=tarfile.CHRTYPE)))
+        self.assertEqual([], os.listdir(self.tree(image.layers[0]) / 'dev'))
+
+    def test_sparse_files_stay_sparse(self):
+        place = self.state / 'sparse'
+        with open(place, 'wb') as file:
+            file.seek(50 << 20)
+            file.write(b'data')
+        for options in (['--format=gnu'],
+                        ['--format=pax', '--sparse-version=1.0']):
+            packed = subprocess.run(
+                ['tar', '-cS', *options, '-C', str(self.state), 'sparse'],
+                check=True, capture_output=True).stdout
+            image = self.add_layers(packed)
+            made = self.tree(image.layers[0]) / 'sparse'
+            self.assertEqual(place.read_bytes(), made.read_bytes())
+            self.assertLess(os.stat(made).st_blocks * 512, 1 << 20)
+
+    def test_names_at_the_limits(self):
+        long = '/'.join(['d' * 200] * 20)
+        tree = self.unpack(archives.entry('n' * 255, b'1'),
+                           archives.entry(long, b'2'),
+                           archives.entry('caf\udce9', b'3'))
+        self.assertEqual(b'1', (tree / ('n' * 255)).read_bytes())
+        with contextlib.chdir(tree):
+            self.assertEqual(b'2', pathlib.Path(long).read_bytes())
+        self.assertEqual(b'3', (tree / 'caf\udce9').read_bytes())
+        self.refused_entries(archives.entry('n' * 256),
+                             words=('nnn', 'name too long'))
+        self.refused_entries(archives.entry(long + '/' + 'e' * 100),
+                             words=('name too long',))
+
+    def test_links_cannot_lead_outside(self):
+        outside = self.state / 'outside'
+        outside.mkdir(mode=0o777)
+        for target in (str(outside), '../' * 40 + str(outside)[1:],
+                       '../../../../outside'):
+            with contextlib.suppress(exception.ImageInvalid):
+                self.add_layers(archives.tar(
+                    archives.symlink('link', target),
+                    archives.entry('link/file', b'')))
+            with contextlib.suppress(exception.ImageInvalid):
+                self.add_layers(archives.tar(
+                    archives.symlink('up', '..'),
+                    archives.hardlink('x', 'up/up/layer.json'),
+                    archives.entry('up/.wh.layers', b'')))
+        self.assertEqual([], list(outside.iterdir()))
+
+    def test_hostile_names(self):
+        for name in ('../../etc/passwd', 'a/../../b', '/etc/passwd', '..',
+                     './../x', 'a/..', '.wh...', '.wh.', 'a/../.wh.x'):
+            self.refused_entries(archives.entry(name, b'x'),
+                                 words=(repr(name), 'layer sha256:'))
+        self.refused_entries(archives.hardlink('x', '../../../etc/passwd'),
+                             words=('leaves the root file system',))
+
+    def test_hostile_entries(self):
+        for entries, words in (
+                ([archives.entry('f', uid=65536)], '65536'),
+                ([archives.entry('f', gid=1 << 40)], 'ids'),
+                ([archives.hardlink('f', 'lower/file')], 'does not hold'),
+                ([archives.directory('d'), archives.hardlink('f', 'd')],
+                 'directory'),
+                ([archives.entry('f'), archives.entry('f/g')],
+                 'not a directory'),
+                ([archives.entry('.', b'x')], 'root'),
+                ([archives.symlink('s', 'x' * 5000)], 'too long'),
+                ([archives.symlink('s', 's'), archives.entry('s/x')],
+                 'symbolic links'),
+                ([archives.entry('f', pax_headers={'path': 'a\0b'})], 'null'),
+                ([archives.entry('f', pax_headers={
+                    'SCHILY.xattr.security.capability': 'junk'})],
+                 'security.capability'),
+                ([archives.entry('f', pax_headers={
+                    'SCHILY.xattr.user.big': 'x' * 70000})], 'user.big'),
+                ([archives.entry('f', pax_headers={
+                    'GNU.sparse.major': '1', 'GNU.sparse.minor': '0',
+                    'GNU.sparse.realsize': '9'})], 'malformed')):
+            self.refused_entries(*entries, words=(words,))
+
+
+class ImageTest(UnpackTestCase):
+
+    def test_every_kind_of_archive(self):
+        layers = [archives.files({'a': b'1'}), archives.files({'b': b'2'})]
+        for archive in (
+                archives.docker_archive(*layers),
+                archives.oci_archive(*layers),
+                archives.oci_archive(*layers, compression='gzip'),
+                archives.oci_archive(*layers, compression='zstd')):
+            image = self.add(archive)
+            self.assertEqual([archives.digest(layer) for layer in layers],
+                             list(image.layers))
+            self.assertEqual(b'2', (self.tree(image.layers[1])
+                                    / 'b').read_bytes())
+            for layer in self.store.layers():
+                privileged.remove(layer.diff_id)
+
+    def test_concatenated_streams_are_one_layer(self):
+        layer = archives.files({'a': b'1' * 100000})
+        for compression in ('gzip', 'zstd'):
+            packed = b''.join(archives.compress(layer[start:start + 30000],
+                                                compression)
+                              for start in range(0, len(layer), 30000))
+            image = self.add(archives.docker_archive(
+                packed, raw_config=archives.config([layer])))
+            privileged.remove(image.layers[0])
+
+    def test_second_boot_reads_nothing(self):
+        archive = archives.docker_archive(archives.files({'a': b'1'}))
+        first = self.add(archive, 'image')
+        self.assertEqual(first, self.store.ensure('image', self.fail))
+        self.assertEqual(first, store.ImageStore(
+            str(self.state)).ensure('image', self.fail))
+
+    def test_lost_layer_is_fetched_again(self):
+        archive = archives.docker_archive(archives.files({'a': b'1'}))
+        first = self.add(archive, 'image')
+        privileged.remove(first.layers[0])
+        self.assertIsNone(self.store.get('image'))
+        self.assertEqual(first, self.add(archive, 'image'))
+
+    def test_equal_and_empty_layers(self):
+        one, two = (archives.files({name: b''}) for name in 'ab')
+        image = self.add_layers(one, two, one, archives.tar())
+        self.assertEqual([archives.digest(two), archives.digest(one),
+                          archives.digest(archives.tar())],
+                         list(image.layers))
+
+    def test_opaque_root_hides_lower_layers(self):
+        lower, upper = (archives.files({name: b''})
+                        for name in ('a', '.wh..wh..opq'))
+        image = self.add_layers(lower, upper)
+        self.assertEqual([archives.digest(upper)], list(image.layers))
+
+    def test_concurrent_boots_fetch_and_unpack_once(self):
+        layers = [archives.files({str(number): os.urandom(100000)})
+                  for number in range(4)]
+        fetched = []
+
+        def boot(name: str, *chosen: bytes):
+            def fetch(file):
+                fetched.append(name)
+                file.write(archives.docker_archive(*chosen))
+            self.store.ensure(name, fetch)
+
+        threads = [threading.Thread(target=boot, args=args)
+                   for args in [('x', *layers), ('y', *layers[:2])] * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(['x', 'y'], sorted(fetched))
+        self.assertEqual(4, len(self.store.layers()))
+
+    def test_naming_a_layer_is_not_having_it(self):
+        secret = archives.files({'secret': b'key'})
+        self.add_layers(secret)
+        for own in (archives.files({'mine': b''}), secret + secret, b''):
+            self.refused(archives.docker_archive(
+                own, raw_config=archives.config([secret])), 'damaged')
+        # Whoever has it may use it, and it is not unpacked again.
+        self.add_layers(secret)
+
+    def test_digest_mismatch(self):
+        layer = archives.files({'a': b'1'})
+        self.refused(archives.docker_archive(
+            archives.files({'a': b'2'}), raw_config=archives.config([layer])),
+            archives.digest(layer), 'damaged')
+
+        oci = archives.OciArchive()
+        image = oci.image(layer, compression='gzip')
+        [blob] = [name for name, data in oci.content.items()
+                  if data[:2] == b'\x1f\x8b']
+        # Another time stamp in the header: the content is the same.
+        data = bytearray(oci.content[blob])
+        data[4] ^= 1
+        oci.content[blob] = bytes(data)
+        self.refused(oci.save(image), 'blob', 'damaged')
+        # A broken stream.
+        data[len(data) // 2] ^= 255
+        oci.content[blob] = bytes(data)
+        self.refused(oci.save(image), 'damaged')
+
+    def test_damaged_anywhere(self):
+        whole = archives.oci_archive(archives.files({'a': b'1' * 3000}),
+                                     compression='zstd')
+        end = len(whole.rstrip(b'\0'))
+        for size in range(0, end, end // 10):
+            self.refused(whole[:size])
+
+    def test_failure_keeps_what_others_use(self):
+        good = archives.files({'good': b''})
+        bad = archives.tar(archives.entry('../bad', b''))
+        self.add_layers(good)
+        self.refused(archives.docker_archive(good, bad), "'../bad'")
+        other = archives.files({'other': b''})
+        self.refused(archives.docker_archive(good, other, bad))
+        self.assertEqual([archives.digest(good)],
+                         [layer.diff_id for layer in self.store.layers()])
+
+    def test_flavor_too_small(self):
+        archive = archives.docker_archive(
+            archives.files({'a': b'x' * 500000}),
+            archives.files({'b': b'y' * 700000}))
+        for limit in (0, 400000, 800000):
+            self.refused(archive, str(limit), 'flavor', max_bytes=limit,
+                         kind=exception.ImageTooBig)
+        self.add(archive, 'image', max_bytes=1300000)
+        with self.assertRaises(exception.ImageTooBig) as caught:
+            self.store.ensure('image', self.fail, max_bytes=1000000)
+        self.assertIn('1000000', str(caught.exception))
+
+    def test_bombs_are_bounded(self):
+        zeros = bytes(64 << 20)
+        bomb = archives.compress(archives.files({'zeros': zeros}), 'zstd')
+        config = json.dumps({
+            'architecture': archives.ARCHITECTURE, 'os': 'linux',
+            'rootfs': {'type': 'layers',
+                       'diff_ids': [archives.digest(b'')]}})
+        self.refused(archives.docker_archive(
+            bomb, raw_config=config.encode()), 'needs more than 1000000',
+            max_bytes=1000000, kind=exception.ImageTooBig)
+        # Nothing but what follows the end of the tar.
+        self.refused(archives.docker_archive(
+            archives.compress(archives.tar() + zeros * 3, 'gzip'),
+            raw_config=config.encode()), max_bytes=1000000,
+            kind=exception.ImageTooBig)
+        # A hole as large as the file system.
+        hole = archives.entry('f', pax_headers={
+            'GNU.sparse.map': '', 'GNU.sparse.size': str(1 << 50)})
+        self.refused(archives.docker_archive(archives.tar(hole)),
+                     max_bytes=1 << 40, kind=exception.ImageTooBig)
+
+    def test_memory_of_a_liar(self):
+        size = 1 << 40
+        info = tarfile.TarInfo('x')
+        info.type, info.size = tarfile.GNUTYPE_LONGNAME, size
+        self.refused(archives.docker_archive(
+            info.tobuf(tarfile.GNU_FORMAT) + bytes(10240)), 'malformed')
+
+    def test_more_or_less_than_announced(self):
+        archive = archives.docker_archive(archives.files({'a': b''}))
+        self.refused(archive, 'announced', size=len(archive) - 1)
+        self.refused(archive, str(len(archive)), size=len(archive) + 1,
+                     kind=exception.ImageIncomplete)
+
+    def test_fetch_that_fails_leaves_nothing(self):
+        def fetch(file):
+            file.write(b'part')
+            raise ConnectionError('gone')
+
+        with self.assertRaisesRegex(ConnectionError, 'gone'):
+            self.store.ensure('image', fetch)
+        self.assertEqual([], self.left())
+
+
+class FullDiskTest(UnpackTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.small = self.state / 'small'
+        self.small.mkdir()
+        subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs',
+                        str(self.small)], check=True)
+        self.addCleanup(subprocess.run, ['umount', str(self.small)],
+                        check=True)
+        self.use(self.small)
+
+    def test_full_while_unpacking(self):
+        layer = archives.files({'a': bytes(8 << 20)})
+        self.refused(archives.docker_archive(
+            archives.compress(layer, 'gzip'),
+            raw_config=archives.config([layer])), 'full',
+            kind=exception.NoSpace)
+
+    def test_full_while_fetching(self):
+        archive = archives.docker_archive(
+            archives.files({'a': bytes(8 << 20)}))
+        self.refused(archive, 'full', kind=exception.NoSpace)
+        self.refused(archive, 'no room', kind=exception.NoSpace,
+                     size=len(archive))
+
+
+class RecoveryTest(UnpackTestCase):
+
+    def test_rubbish_is_removed_and_images_stay(self):
+        image = self.add_layers(archives.files({'a': b''}), image_id='kept')
+        self.store.close()
+        (self.state / 'spool/x.1.part').write_bytes(b'part')
+        (self.state / 'images/x.json.new').write_bytes(b'{')
+        (self.state / 'layers/tmp/dead/fs/d').mkdir(parents=True)
+        again = store.ImageStore(str(self.state))
+        again.recover()
+        self.assertEqual(image, again.get('kept'))
+        self.assertEqual(
+            ['layers/sha256/' + image.layers[0][7:], 'images/kept.json'],
+            self.left())
+
+    def test_layers_that_nobody_needs_are_removed(self):
+        images = [self.add_layers(archives.files({name: b''}), image_id=name)
+                  for name in ('image', 'container', 'nobody')]
+        for image in images[1:]:
+            self.store.remove(image.id)
+        self.store.recover()
+        self.assertEqual(3, len(self.store.layers()))
+        self.store.recover(in_use=images[1].layers)
+        self.assertEqual(
+            {image.layers[0] for image in images[:2]},
+            {layer.diff_id for layer in self.store.layers()})
+
+    def test_layers_the_disk_may_not_have_are_removed(self):
+        image = self.add_layers(archives.files({'a': b''}), image_id='lost')
+        self.store.close()
+        place = self.tree(image.layers[0]).parent
+        self.assertTrue((place / 'synced').exists())
+        privileged.recover()
+        self.assertTrue(place.exists())
+        # As if the host had gone down before.
+        (place / 'synced').unlink()
+        privileged.recover()
+        self.assertTrue(place.exists())
+        result = json.loads((place / 'layer.json').read_text())
+        (place / 'layer.json').write_text(json.dumps(
+            result | {'boot_id': str(uuid.uuid4())}))
+        self.assertEqual([image.layers[0]], privileged.recover())
+        self.assertIsNone(self.store.get('lost'))
+
+    def test_work_of_a_live_helper_is_left_alone(self):
+        with privileged._workplace() as place:
+            privileged.recover()
+            self.assertTrue(os.path.isdir(place))
+        self.assertFalse(os.path.exists(place))
+
+
+class PrivilegeTest(UnpackTestCase):
+    """What a service that was taken over could ask for."""
+
+    def test_arguments_are_checked(self):
+        good = {'spool': 'x.part', 'diff_id': archives.digest(b''),
+                'offset': 0, 'size': 0, 'compression': 'none',
+                'max_bytes': 0}
+        outside = self.state / 'secret'
+        outside.write_bytes(archives.files({'a': b''}))
+        os.symlink(outside, self.state / 'spool/link')
+        os.link(outside, self.state / 'spool/hardlink')
+        os.mkfifo(self.state / 'spool/fifo')
+        for bad in ({'spool': '../secret'}, {'spool': 'hardlink'},
+                    {'spool': 'fifo'}, {'spool': ''}, {'offset': -1},
+                    {'size': 1 << 70}, {'size': 'x'}, {'compression': 'xz'},
+                    {'diff_id': 'sha256:../../x'}):
+            with self.assertRaises(exception.ContainerError):
+                privileged.unpack(**good | bad)
+        with self.assertRaises(OSError) as caught:
+            privileged.unpack(**good | {'spool': 'link'})
+        self.assertEqual(errno.ELOOP, caught.exception.errno)
+        for diff_id in ('sha256:..', 'x', '', '/'):
+            with self.assertRaises(exception.ImageInvalid):
+                privileged.remove(diff_id)
+
+
+NAMES = strategies.sampled_from(['a', 'b', 'c', 'é', 'x' * 200])
+PATHS = strategies.lists(NAMES, min_size=1, max_size=3).map('/'.join)
+
+
+@strategies.composite
+def entries(draw):
+    kind = draw(strategies.sampled_from([
+        tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE]))
+    return archives.entry(
+        draw(PATHS),
+        draw(strategies.binary(max_size=50))
+        if kind == tarfile.REGTYPE else b'',
+        kind, uid=draw(strategies.integers(0, 65535)),
+        gid=draw(strategies.integers(0, 65535)),
+        mode=draw(strategies.integers(0, 0o7777)),
+        mtime=draw(strategies.integers(0, 1 << 33)),
+        linkname='nowhere' if kind == tarfile.SYMTYPE else '')
+
+
+def distinct(listed):
+    """Without names that lie below something that is not a directory."""
+    kinds, kept = {}, []
+    for info, data in listed:
+        parents = [info.name[:at] for at, char in enumerate(info.name)
+                   if char == '/']
+        if info.name in kinds or any(
+                kinds.get(parent) not in (None, tarfile.DIRTYPE)
+                for parent in parents):
+            continue
+        if info.type != tarfile.DIRTYPE and any(
+                name.startswith(info.name + '/') for name in kinds):
+            continue
+        kinds[info.name] = info.type
+        kept.append((info, data))
+    return kept
+
+
+class PropertyTest(UnpackTestCase):
+
+    @hypothesis.given(strategies.lists(entries(), max_size=12).map(distinct))
+    @hypothesis.settings(max_examples=40, deadline=None)
+    def test_the_tree_is_what_the_archive_says(self, written):
+        image = self.add_layers(archives.tar(*written))
+        tree = os.fsencode(self.tree(image.layers[0]))
+        for info, data in written:
+            path = os.path.join(tree, info.name.encode())
+            status = os.lstat(path)
+            self.assertEqual(
+                (_BASE + info.uid, _BASE + info.gid, info.mtime),
+                (status.st_uid, status.st_gid, status.st_mtime))
+            if info.type != tarfile.SYMTYPE:
+                self.assertEqual(info.mode, stat.S_IMODE(status.st_mode))
+            if info.type == tarfile.REGTYPE:
+                with open(path, 'rb') as file:
+                    self.assertEqual(data, file.read())
+        privileged.remove(image.layers[0])
+
+
+class UmociTest(UnpackTestCase):
+    """The same image, unpacked by umoci, file by file."""
+
+    def describe(self, root: pathlib.Path, base: int) -> dict[str, tuple]:
+        found = {}
+        for place, directories, files in os.walk(root):
+            for name in directories + files:
+                path = os.path.join(place, name)
+                status = os.lstat(path)
+                content = (os.readlink(path)
+                           if stat.S_ISLNK(status.st_mode)
+                           else pathlib.Path(path).read_bytes()
+                           if stat.S_ISREG(status.st_mode) else None)
+                attributes = {
+                    key: os.getxattr(path, key, follow_symlinks=False)
+                    for key in os.listxattr(path, follow_symlinks=False)
+                    if key != 'security.capability'}
+                found[os.path.relpath(path, root)] = (
+                    status.st_mode, status.st_uid - base,
+                    status.st_gid - base, status.st_mtime_ns,
+                    status.st_nlink if files else 0, content, attributes)
+        return found
+
+    def test_same_tree(self):
+        layer = archives.tar(
+            archives.directory('etc', mtime=100),
+            archives.entry('etc/passwd', b'root', uid=0, mtime=1),
+            archives.entry('su', b'x' * 10000, mode=0o4755, mtime=2),
+            archives.hardlink('su2', 'su'),
+            archives.directory('var', mode=0o1777, uid=33, gid=34, mtime=9),
+            archives.symlink('var/link', '../etc/passwd', uid=5, mtime=3),
+            archives.entry('var/note', b'', mtime=4, pax_headers={
+                'SCHILY.xattr.user.note': 'v'}))
+        oci = archives.OciArchive()
+        content = oci.save(oci.image(
+            layer, compression='gzip', annotations={
+                'org.opencontainers.image.ref.name': 'test'}))
+        layout, bundle = self.state / 'layout', self.state / 'bundle'
+        layout.mkdir()
+        subprocess.run(['tar', '-x', '-C', str(layout)], input=content,
+                       check=True)
+        subprocess.run(['umoci', 'unpack', '--image', f'{layout}:test',
+                        str(bundle)], check=True, capture_output=True)
+        image = self.add(content)
+        self.assertEqual(self.describe(bundle / 'rootfs', 0),
+                         self.describe(self.tree(image.layers[0]), _BASE))
