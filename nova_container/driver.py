@@ -80,7 +80,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                         'service ended; the rest of it is gone now',
                         container_id)
         image_store = store.ImageStore(CONF.container.state_path)
-        image_store.recover()
+        image_store.recover(engine.layers_in_use())
         self._images = images.Images(image_store)
         self._reporter = lifecycle.ExitReporter(self._emit_stopped)
         self._monitor = monitor.ExitMonitor(self._reporter.report)
@@ -124,7 +124,8 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     def spawn(self, context, instance, image_meta, injected_files,
               admin_password, allocations, network_info=None,
               block_device_info=None, power_on=True, accel_info=None):
-        with fault.translated(instance), contextlib.ExitStack() as undo:
+        with fault.translated(instance, building=True), \
+                contextlib.ExitStack() as undo:
             image = self._images.ensure(context, instance, image_meta)
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []

@@ -13,7 +13,8 @@
 """Our errors as Nova's, which become the server's fault.
 
 What the tenant caused ends the build; what the host lacks lets Nova try the
-next one.
+next one. Nova cuts a fault after 255 characters, so a build that is aborted
+carries our words alone.
 """
 
 import contextlib
@@ -23,13 +24,11 @@ from nova import exception as nova_exception
 from nova_container import exception
 
 
-def _translate(error: exception.ContainerError, instance):
-    if isinstance(error, exception.ImageTooBig):
-        return nova_exception.FlavorDiskTooSmall(error.message)
-    if isinstance(error, (exception.ImageInvalid,
-                          exception.ImageArchitecture)):
-        return nova_exception.ImageUnacceptable(
-            image_id=instance.image_ref, reason=error.message)
+def _translate(error: exception.ContainerError, instance, building: bool):
+    if isinstance(error, exception.UserError) and building:
+        return nova_exception.BuildAbortException(
+            instance_uuid=instance.uuid,
+            reason=error.message.removeprefix(f'image {instance.image_ref}: '))
     if isinstance(error, exception.UserError):
         return nova_exception.InvalidInput(reason=error.message)
     if isinstance(error, exception.ContainerNotFound):
@@ -45,9 +44,12 @@ def _translate(error: exception.ContainerError, instance):
 
 
 @contextlib.contextmanager
-def translated(instance):
-    """Raise our errors as those that Nova's manager knows."""
+def translated(instance, building: bool = False):
+    """Raise our errors as those that Nova's manager knows.
+
+    :param building: the instance is being spawned
+    """
     try:
         yield
     except exception.ContainerError as e:
-        raise _translate(e, instance) from e
+        raise _translate(e, instance, building) from e

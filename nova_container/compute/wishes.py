@@ -91,7 +91,6 @@ def parse(metadata: dict[str, str]) -> Wishes:
                 'metadata')
         else:
             raise exception.InvalidSpec(
-                f'{key} is not a word of the container driver; the words are '
-                + ', '.join(PREFIX + name for name in known)
-                + f' and {PREFIX}{_ENV}NAME')
+                f'{key} is not a word of the container driver; after '
+                f'{PREFIX} it knows {", ".join(known)} and {_ENV}NAME')
     return Wishes(env=tuple(env), **fields)

@@ -50,3 +50,8 @@ class Digest(str):
     def hex(self) -> str:
         """The 64 digits alone, as used in file names."""
         return self[len('sha256:'):]
+
+    @property
+    def short(self) -> str:
+        """The first twelve digits, as docker and podman show it."""
+        return self.hex[:12]

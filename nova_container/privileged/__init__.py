@@ -61,3 +61,7 @@ context = priv_context.PrivContext(
         caps.CAP_SYS_PTRACE,
     ],
 )
+
+# Waiting for a layer or for a process to end must not hold up the others:
+# a thread per processor, oslo.privsep's default, is too few.
+cfg.CONF.set_default('thread_pool_size', 32, group=context.cfg_section)

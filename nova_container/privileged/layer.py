@@ -107,16 +107,17 @@ def _run_unpacker(diff_id: digest.Digest, spool: int, directory: str,
     if done.returncode != 0:
         words = done.stderr.decode(errors='replace').strip()[-2000:]
         raise exception.ContainerError(
-            f'layer {diff_id}: the unpacker ended with {done.returncode}: '
-            f'{words}')
+            f'layer {diff_id.short}: the unpacker ended with '
+            f'{done.returncode}: {words}')
     result = json.loads(done.stdout)
     if 'error' in result:
         kind = getattr(exception, result['error'])
-        raise kind(f'layer {diff_id}: {result["message"]}')
+        raise kind(f'layer {diff_id.short}: {result["message"]}')
     if result['diff_id'] != diff_id:
         raise exception.ImageInvalid(
-            f'layer {diff_id}: its content has the digest '
-            f'{result["diff_id"]}; the image is damaged, upload it again')
+            f'layer {diff_id.short}: its content has the digest '
+            f'{digest.Digest(result["diff_id"]).short}; the image is damaged, '
+            'upload it again')
     return result
 
 
@@ -192,7 +193,9 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise exception.NoSpace(f'layer {diff_id}: the file system is full')
+        raise exception.NoSpace(
+            f'layer {diff_id.short}: the file system is full; make room in '
+            f'{place.state()}')
 
 
 @context.entrypoint
@@ -208,7 +211,7 @@ def verify(spool: str, diff_id: str, offset: int, size: int, compression: str,
     known = _read_result(_directory(diff_id))
     if known is None:
         raise exception.ContainerError(
-            f'layer {diff_id}: it is not on this host')
+            f'layer {diff_id.short}: it is not on this host')
     with _spool_file(spool) as archive, _workplace() as empty:
         try:
             result = _run_unpacker(
@@ -216,8 +219,8 @@ def verify(spool: str, diff_id: str, offset: int, size: int, compression: str,
                 max_stream=known['stream'])
         except exception.ImageTooBig:
             raise exception.ImageInvalid(
-                f'layer {diff_id}: its content is longer than what has this '
-                'digest; the image is damaged, upload it again')
+                f'layer {diff_id.short}: its content is longer than what has '
+                'this digest; the image is damaged, upload it again')
     _check_blob(diff_id, blob_digest, result)
 
 
@@ -235,9 +238,10 @@ def _check_blob(diff_id: digest.Digest, wanted: str,
                 result: dict[str, typing.Any]) -> None:
     if wanted and result['blob_digest'] != digest.Digest(wanted):
         raise exception.ImageInvalid(
-            f'layer {diff_id}: its blob has the digest '
-            f'{result["blob_digest"]}, not {wanted}; the image is damaged, '
-            'upload it again')
+            f'layer {diff_id.short}: its blob has the digest '
+            f'{digest.Digest(result["blob_digest"]).short}, not '
+            f'{digest.Digest(wanted).short}; the image is damaged, upload it '
+            'again')
 
 
 def _read_result(path: str) -> dict[str, typing.Any] | None:

@@ -101,9 +101,8 @@ def failure(container_id: str, words: str) -> exception.ContainerError:
     if any(pattern.search(words) for pattern in _PROCESS_ERRORS):
         _, _, short = words.rpartition('container process: ')
         return exception.ProcessInvalid(
-            f'the container\'s process cannot be started: {short or words}; '
-            'check the image\'s Entrypoint, Cmd, User and WorkingDir and the '
-            'server properties container:*')
+            f'cannot start the process: {short or words}; correct the image '
+            'or the server properties container:*')
     return exception.RuntimeFailed(
         f'container {container_id}: {os.path.basename(runtime())} create '
         f'failed: {words}')

@@ -97,6 +97,11 @@ def undefine(container_id: str) -> None:
     container.undefine(container_id)
 
 
+def layers_in_use() -> list[str]:
+    """diffIDs of the layers that a container needs."""
+    return container.layers_in_use()
+
+
 def require(container_id: str, *wanted: state.Status) -> state.State:
     """The container's state, if it is one of ``wanted``.
 

@@ -61,6 +61,15 @@ def service_pid(name: str) -> int:
                 if row['name'] == name)
 
 
+def await_new_pid(name: str, old: int) -> None:
+    """Wait until the supervisor has started a service anew and it is up."""
+    for _ in utils.iterate_timeout(_TIMEOUT, f'{name} does not come back',
+                                   wait=0.5):
+        pid = service_pid(name)
+        if pid is not None and pid != old and cloud()['ok']:
+            return
+
+
 def restart(name: str) -> None:
     """Restart a service through ``tools/cloud`` and wait until it is up."""
     subprocess.run([_CLOUD, 'restart', name], check=True, timeout=_TIMEOUT,
@@ -101,7 +110,9 @@ def host_state() -> dict[str, list[str]]:
                 if words.startswith(b'conmon') or b'/conmon\0' in words[:64]:
                     if node['run_path'].encode() + b'/' in words:
                         add('monitors', [words.decode()])
-    add('loop devices', _run('losetup', '--list', '--noheadings'))
+    add('loop devices', (line for line in _run(
+        'losetup', '--list', '--noheadings', '--output', 'BACK-FILE')
+        if line.startswith(cloud()['dir'])))
     return {kind: items for kind, items in found.items() if items}
 
 
@@ -147,9 +158,9 @@ class CloudTestCase(unittest.TestCase):
 
     def setUp(self):
         super().setUp()
-        before = host_state()
+        self.before = host_state()
         self.addCleanup(lambda: self.assertEqual(
-            before, host_state(), 'left on the nodes'))
+            self.before, host_state(), 'left on the nodes'))
 
     @classmethod
     def upload(cls, archive: bytes, **fields) -> str:

@@ -31,6 +31,7 @@ class BadImageTest(base.CloudTestCase):
         for word in words:
             self.assertIn(word, message)
         self.assertNotIn('Exhausted all hosts', message)
+        self.assertLess(len(message), 255, 'cut by Nova')
 
     def test_not_an_archive(self):
         self.refused(b'#!/bin/sh\necho hello\n' * 1000, 'not')
@@ -75,8 +76,8 @@ class BadImageTest(base.CloudTestCase):
                      '/opt/nothing')
 
     def test_unknown_word(self):
-        self.refused(base.busybox_archive(), 'container:comand',
-                     'container:command',
+        self.refused(base.busybox_archive(), 'container:comand', 'command',
+                     'env:NAME',
                      metadata={'container:comand': 'x'})
 
     def test_wrong_container_format(self):

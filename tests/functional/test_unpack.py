@@ -260,7 +260,7 @@ class LayerTest(UnpackTestCase):
         for name in ('../../etc/passwd', 'a/../../b', '/etc/passwd', '..',
                      './../x', 'a/..', '.wh...', '.wh.', 'a/../.wh.x'):
             self.refused_entries(archives.entry(name, b'x'),
-                                 words=(repr(name), 'layer sha256:'))
+                                 words=(repr(name), 'layer '))
         self.refused_entries(archives.hardlink('x', '../../../etc/passwd'),
                              words=('leaves the root file system',))
 
@@ -376,7 +376,7 @@ class ImageTest(UnpackTestCase):
         layer = archives.files({'a': b'1'})
         self.refused(archives.docker_archive(
             archives.files({'a': b'2'}), raw_config=archives.config([layer])),
-            archives.digest(layer), 'damaged')
+            archives.digest(layer)[7:19], 'damaged')
 
         oci = archives.OciArchive()
         image = oci.image(layer, compression='gzip')

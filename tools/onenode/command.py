@@ -42,20 +42,22 @@ def environment(**extra: str) -> dict[str, str]:
 
 def run(command: cabc.Sequence[ty.Any], *, log: pathlib.Path,
         env: ty.Optional[dict[str, str]] = None,
-        stdin: ty.Optional[str] = None,
-        cwd: ty.Optional[pathlib.Path] = None) -> None:
+        stdin: ty.Optional[str] = None, may_outlive: bool = False) -> None:
     """Run a command, its output appended to ``log``.
+
+    It is killed with this process, unless it ``may_outlive`` it.
 
     :raises Failure: it did not exit with 0.
     """
     words = [str(word) for word in command]
+    guard = () if may_outlive else ('setpriv', '--pdeathsig', 'KILL', '--')
     with open(log, 'ab') as output:
         output.write(f'$ {shlex.join(words)}\n'.encode())
         output.flush()
         try:
             ended = subprocess.run(
-                words, stdout=output, stderr=subprocess.STDOUT,
-                env=env or environment(), cwd=cwd,
+                [*guard, *words], stdout=output, stderr=subprocess.STDOUT,
+                env=env or environment(),
                 input=(stdin or '').encode())
         except FileNotFoundError as error:
             raise plan.Failure(f'{words[0]}: {error.strerror}', log)

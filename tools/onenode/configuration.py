@@ -42,6 +42,8 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'management': plan.MANAGEMENT,
         'memcached': f'{plan.LOOPBACK}:{plan.PORTS["memcached"]}',
         'northbound': layout.northbound,
+        'rabbitmq_port': plan.PORTS['rabbitmq'],
+        'rabbitmq_distribution_port': plan.PORTS['rabbitmq-distribution'],
         'region': plan.REGION,
         'southbound': layout.southbound,
         'transport_url': f'rabbit://openstack:{secret["rabbitmq"]}'

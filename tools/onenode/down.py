@@ -48,7 +48,7 @@ class Down:
         log = self.layout.log_of('down')
         log.parent.mkdir(parents=True, exist_ok=True)
         work = [('stop OpenStack services', self.stop_services),
-                ('destroy containers', lambda: self.destroy_containers(log)),
+                ('end containers', lambda: self.end_containers(log, purge)),
                 ('stop databases and Open vSwitch', self.stop_supervisor),
                 ('end stray processes', self.end_processes),
                 ('remove nodes', self.remove_nodes),
@@ -68,14 +68,12 @@ class Down:
         client = supervisor.Client(self.layout)
         if not client.is_running():
             return False
-        infrastructure = {service.name for service in services.of(self.cloud)
-                          if service.is_infrastructure}
         client.stop([p['name'] for p in client.programs()
-                     if p['name'] not in infrastructure])
+                     if not services.is_infrastructure(p['name'])])
         return True
 
-    def destroy_containers(self, log: pathlib.Path) -> bool:
-        """End the containers the driver left running."""
+    def end_containers(self, log: pathlib.Path, purge: bool) -> bool:
+        """End the containers; their disks stay unless this is a purge."""
         python = self.layout.bin / 'python'
         if not (python.exists() and command.succeeds(
                 [python, '-c', 'import nova_container.cli'])):
@@ -85,7 +83,7 @@ class Down:
                 continue
             enter = node.enter() if compute_node.exists(node) else ()
             command.run([*enter, python, '-m', 'nova_container.cli',
-                         'destroy-all', '--config-file', node.config],
+                         'destroy-all' if purge else 'halt-all', '--config-file', node.config],
                         log=log)
         return True
 

@@ -19,12 +19,14 @@ is a bridge or veth of ours, and far ends are created inside their namespace.
 import ipaddress
 import json
 import pathlib
+import socket
 import typing as ty
 
 from onenode import command
 from onenode import plan
 
-_OURS = ('nc-',)
+_OURS = (plan.PUBLIC_VETH, plan.BRIDGE, *(
+    f'nc-node{index}' for index in range(1, plan.MAX_NODES + 1)))
 
 
 def links() -> dict[str, dict[str, ty.Any]]:
@@ -42,7 +44,7 @@ def check_free() -> None:
         plan.MANAGEMENT_NETWORK, plan.UNDERLAY_NETWORK,
         plan.FLOATING_NETWORK)]
     for name, link in links().items():
-        if name.startswith(_OURS):
+        if name in _OURS:
             continue
         for info in link['addr_info']:
             if info['family'] != 'inet':
@@ -60,6 +62,9 @@ def create_bridge(log: pathlib.Path) -> bool:
     """Create the management bridge, where the API services listen."""
     if plan.BRIDGE in links():
         return False
+    if not pathlib.Path('/dev/net/tun').exists():
+        raise plan.Failure('/dev/net/tun is missing: Open vSwitch cannot '
+                           'work; try: modprobe tun')
     check_free()
     script = (f'link add {plan.BRIDGE} type bridge forward_delay 0\n'
               f'address add {plan.MANAGEMENT}/24 dev {plan.BRIDGE}\n'
@@ -68,8 +73,25 @@ def create_bridge(log: pathlib.Path) -> bool:
     return True
 
 
-def remove_links() -> None:
+def check_ports() -> None:
+    """Check that no one else listens on our ports.
+
+    :raises Failure: a port is taken.
+    """
+    for service, port in plan.PORTS.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((plan.LOOPBACK, port))
+            except OSError as error:
+                raise plan.Failure(
+                    f'port {port}, needed for {service}: {error.strerror}; '
+                    f'see: ss -ltnp sport = :{port}')
+
+
+def remove_links() -> bool:
     """Remove every link that a run of this tool created here."""
-    for name in links():
-        if name.startswith(_OURS):
-            command.output(['ip', 'link', 'delete', name])
+    left = [name for name in links() if name in _OURS]
+    for name in left:
+        command.output(['ip', 'link', 'delete', name])
+    return bool(left)

@@ -106,11 +106,6 @@ def create(node: plan.Node, gateway: plan.Node, log: pathlib.Path) -> bool:
     node.run.mkdir(parents=True)
     (node.data / 'neutron').mkdir(parents=True, exist_ok=True)
     compute_user.own(node.nova_state, 0o750)
-    compute_user.own(node.state_path, 0o711)
-    node.run_path.mkdir()
-    command.run(['mount', '-t', 'tmpfs', '-o', 'mode=0711', node.run_path.name,
-                 node.run_path], log=log)
-    compute_user.own(node.run_path, 0o711)
     _create_namespaces(node, log)
     _create_links(node, gateway, log)
     command.run(['ovsdb-tool', 'create', node.run / 'conf.db',

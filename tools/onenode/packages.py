@@ -97,15 +97,18 @@ def install(names: tuple[str, ...], log: pathlib.Path) -> bool:
                               NEEDRESTART_MODE='l')
     apt = ['apt-get', '--quiet', '--yes', '--option',
            'DPkg::Lock::Timeout=120', '--option', 'Dpkg::Use-Pty=0']
+
+    def run(*words: str) -> None:
+        # Killed half way, dpkg leaves more to repair than it saves time.
+        command.run(words, log=log, env=env, may_outlive=True)
+
     with contextlib.ExitStack() as undo:
         undo.callback(restore_policy)
         _deny_starts()
         if broken:
-            command.run(['dpkg', '--force-confold', '--configure', '-a'],
-                        log=log, env=env)
-            command.run([*apt, '--fix-broken', 'install'], log=log, env=env)
+            run('dpkg', '--force-confold', '--configure', '-a')
+            run(*apt, '--fix-broken', 'install')
         if wanted:
-            command.run([*apt, 'update'], log=log, env=env)
-            command.run([*apt, '--no-install-recommends', 'install', *wanted],
-                        log=log, env=env)
+            run(*apt, 'update')
+            run(*apt, '--no-install-recommends', 'install', *wanted)
     return True

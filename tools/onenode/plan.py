@@ -49,7 +49,6 @@ DRIVERS = {
 
 PORTS = {
     'keystone': 5000,
-    'rabbitmq': 5672,
     'heat-api': 8004,
     'horizon': 8080,
     'nova-api': 8774,
@@ -57,9 +56,11 @@ PORTS = {
     'placement': 8778,
     'glance': 9292,
     'neutron-api': 9696,
-    'memcached': 11211,
-    'epmd': 14369,
-    'rabbitmq-distribution': 25672,
+    # Not the usual ones, where the packages' own services would listen.
+    'memcached': 21211,
+    'rabbitmq': 25682,
+    'rabbitmq-distribution': 25683,
+    'epmd': 24369,
 }
 
 

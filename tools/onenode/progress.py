@@ -20,6 +20,7 @@ import pathlib
 import sys
 import threading
 import time
+import traceback
 import typing as ty
 
 from onenode import command
@@ -52,6 +53,7 @@ class Reporter:
         self._running: dict[str, float] = {}
         self._start = time.monotonic()
         self._turn = 0
+        self._unchanged = 0
 
     def started(self, step: str) -> None:
         with self._lock:
@@ -61,7 +63,9 @@ class Reporter:
         with self._lock:
             began = self._running.pop(step)
             seconds = time.monotonic() - began
-            if verdict != 'unchanged':
+            if verdict == 'unchanged':
+                self._unchanged += 1
+            else:
                 self._line(f'  {verdict:<7} {step:<44} {seconds:6.1f} s')
 
     def say(self, text: str) -> None:
@@ -71,6 +75,10 @@ class Reporter:
     def _line(self, text: str) -> None:
         clear = '\r\x1b[K' if self._live else ''
         print(f'{clear}{text}', file=self._stream, flush=True)
+
+    def say_unchanged(self) -> None:
+        if self._unchanged:
+            self.say(f'  ({self._unchanged} steps had nothing to do)')
 
     def elapsed(self) -> float:
         return time.monotonic() - self._start
@@ -106,6 +114,8 @@ class Reporter:
     def failure(self, step: str, error: Exception) -> None:
         with self._lock:
             self._line(f'\n{step}: {error}')
+            if not isinstance(error, (plan.Failure, OSError)):
+                traceback.print_exception(error, file=self._stream)
             log = getattr(error, 'log', None)
             if log is not None:
                 for line in tail(log):
@@ -174,9 +184,8 @@ def carry_out(steps: cabc.Sequence[Step], report: Reporter) -> bool:
                     continue
                 report.ended(step.name, 'FAILED')
                 command.stopping.set()
-                if not isinstance(error, (plan.Failure, OSError)):
-                    raise error
                 failed.append((step.name, error))
+    report.say_unchanged()
     for name, error in failed:
         report.failure(name, error)
     return not failed

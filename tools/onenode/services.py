@@ -93,15 +93,16 @@ class Service:
     group_stop: bool = False
     node: ty.Optional[plan.Node] = None
 
-    @property
-    def is_infrastructure(self) -> bool:
-        """Whether others depend on it until they have stopped."""
-        return self.name.partition('@')[0] in _INFRASTRUCTURE
-
 
 _INFRASTRUCTURE = frozenset((
     'mariadb', 'memcached', 'epmd', 'rabbitmq', 'ovn-northbound',
     'ovn-southbound', 'ovn-northd', 'ovsdb', 'vswitchd', 'ovn-controller'))
+
+
+def is_infrastructure(name: str) -> bool:
+    """Whether other services need this one until they have stopped."""
+    return name.partition('@')[0] in _INFRASTRUCTURE
+
 
 _TO_CONSOLE = ('-vconsole:info', '-vfile:off', '-vsyslog:off')
 

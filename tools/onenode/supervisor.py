@@ -24,6 +24,7 @@ import xmlrpc.client
 
 from onenode import command
 from onenode import marks
+from onenode import network
 from onenode import plan
 from onenode import services
 
@@ -149,7 +150,10 @@ class Client:
     def reread(self) -> bool:
         """Take over a changed configuration, stopping what changed."""
         (added, changed, removed), = self._rpc.reloadConfig()
-        self.stop(changed + removed)
+        gone = changed + removed
+        # What others need stops last, or they wait for it in vain.
+        self.stop([n for n in gone if not services.is_infrastructure(n)])
+        self.stop([n for n in gone if services.is_infrastructure(n)])
         for name in changed + removed:
             self._rpc.removeProcessGroup(name)
         for name in changed + added:
@@ -225,6 +229,7 @@ def launch(layout: plan.Layout, log: pathlib.Path) -> bool:
     if client.is_running():
         return client.reread()
     end_strays(layout)
+    network.check_ports()
     (layout.run / 'supervisord.pid').unlink(missing_ok=True)
     layout.supervisor_socket.unlink(missing_ok=True)
     command.run([layout.bin / 'supervisord', '--configuration',

@@ -303,10 +303,16 @@ class Up:
         if self.cloud.driver == 'fake':
             image.update(container_format='bare', properties={})
         before = log.stat().st_size if log.exists() else 0
-        self._api('server', {
+        wanted = {
             'admin': credentials.sdk(self.layout, 'admin'),
             'demo': credentials.sdk(self.layout, 'demo'), 'image': image,
-            'server': DEMO_SERVER, 'flavor': 'c1.small'}, log)
+            'server': DEMO_SERVER, 'flavor': 'c1.small'}
+        try:
+            self._api('server', wanted, log)
+        except plan.Failure as failure:
+            raise plan.Failure(
+                f'{failure}\nSee also: tools/cloud logs nova-compute@node1',
+                log)
         with open(log, 'rb') as file:
             file.seek(before)
             answer = json.loads(file.read().splitlines()[-1])

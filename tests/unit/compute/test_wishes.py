@@ -35,8 +35,7 @@ class WishesTest(unittest.TestCase):
     def test_unknown_word_lists_the_right_ones(self):
         with self.assertRaises(exception.InvalidSpec) as caught:
             wishes.parse({'container:comand': 'x'})
-        for word in ('container:comand', 'container:command',
-                     'container:env:NAME', 'container:workdir'):
+        for word in ('container:comand', 'command', 'env:NAME', 'workdir'):
             self.assertIn(word, caught.exception.message)
 
     def test_word_that_does_not_work_yet_is_refused(self):
