@@ -113,7 +113,22 @@ def _slot(container_id: str) -> int:
     return int(os.readlink(place.container_state(container_id, 'slot')))
 
 
-def _layer(diff_id: str) -> str:
+def specification(container_id: str) -> container.ContainerSpec:
+    """What a container was last defined as, secrets and all: root only.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    return _load(container_id)
+
+
+def host_ids(container_id: str) -> tuple[int, int]:
+    """First and last host user and group id of a defined container."""
+    first = place.ids().base(_slot(container_id))
+    return first, first + idmap.RANGE_SIZE - 1
+
+
+def layer_path(diff_id: str) -> str:
+    """Directory of a layer's tree."""
     algorithm, _, value = diff_id.partition(':')
     return place.state('layers', algorithm, value, 'fs')
 
@@ -169,7 +184,7 @@ def define(spec: dict[str, typing.Any]) -> None:
     """
     checked = codec.decode(container.ContainerSpec, spec)
     for diff_id in checked.layers:
-        if not os.path.isdir(_layer(diff_id)):
+        if not os.path.isdir(layer_path(diff_id)):
             raise exception.ContainerNotFound(
                 f'container {checked.id}: layer {diff_id} is not on this host')
     path = place.container_state(checked.id)
@@ -284,7 +299,7 @@ def _mount_rootfs(spec: container.ContainerSpec, shift: int) -> None:
     layers = list(dict.fromkeys(reversed(spec.layers)))
     for name, diff_id in enumerate(layers):
         os.mkdir(str(name))
-        mount = linux.open_tree(_layer(diff_id))
+        mount = linux.open_tree(layer_path(diff_id))
         try:
             linux.mount_setattr(
                 mount, linux.MOUNT_ATTR_IDMAP | linux.MOUNT_ATTR_RDONLY

@@ -1,0 +1,156 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""What a container has changed in its root file system.
+
+Reads the writable layer of the overlay mount and the layers below it
+(Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories",
+with ``userxattr``). The container may run and change it meanwhile: every
+directory is opened by descriptor below the one before, without following a
+link.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import stat
+
+from nova_container import exception
+from nova_container.privileged import container
+from nova_container.privileged import place
+
+ADDED, CHANGED, DELETED = 'A', 'C', 'D'
+
+_OPAQUE_XATTR = 'user.overlay.opaque'
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# A descriptor for each level is held open.
+_DEPTH_MAX = 256
+
+# What the runtime makes in order to mount over it.
+_MOUNT_POINTS = frozenset((
+    '/dev', '/proc', '/sys', '/etc/hosts', '/etc/hostname',
+    '/etc/resolv.conf'))
+
+
+def changes(container_id: str) -> Iterator[tuple[str, str]]:
+    """Pairs of kind and path, parents first.
+
+    :raises ContainerNotFound: it is not defined
+    :raises StateConflict: directories are nested too deeply
+    """
+    spec = container.specification(container_id)
+    layers = [container.layer_path(diff_id)
+              for diff_id in reversed(spec.layers)]
+    with contextlib.ExitStack() as opened:
+        def open_directory(path: str) -> int:
+            fd = os.open(path, _DIRECTORY)
+            opened.callback(os.close, fd)
+            return fd
+
+        upper = open_directory(place.container_state(container_id, 'upper'))
+        lower = [open_directory(path) for path in layers]
+        yield from _Walk(container.host_ids(container_id)[0]).below(
+            upper, lower, '')
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _is_opaque(fd: int) -> bool:
+    try:
+        return os.getxattr(fd, _OPAQUE_XATTR) == b'y'
+    except OSError:
+        return False
+
+
+class _Walk:
+    """:param base: host id of the container's root"""
+
+    def __init__(self, base: int):
+        self._ids = (base, place.ids().layers().outside)
+
+    def below(self, upper: int, lower: list[int],
+              path: str) -> Iterator[tuple[str, str]]:
+        """What differs in a directory and below it.
+
+        :param lower: the same directory in the layers below, topmost first
+        """
+        if path.count('/') > _DEPTH_MAX:
+            raise exception.StateConflict(
+                f'directories below {path[:80]}... are nested more than '
+                f'{_DEPTH_MAX} deep')
+        for name in sorted(os.listdir(upper)):
+            # Gone meanwhile, or something else by now.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                yield from self._entry(upper, lower, name, f'{path}/{name}')
+
+    def _entry(self, upper: int, lower: list[int], name: str,
+               path: str) -> Iterator[tuple[str, str]]:
+        if path in _MOUNT_POINTS:
+            return
+        status = os.stat(name, dir_fd=upper, follow_symlinks=False)
+        if _is_whiteout(status):
+            yield DELETED, path
+            return
+        with contextlib.ExitStack() as opened:
+            before, below = self._lower_versions(lower, name, opened)
+            if not stat.S_ISDIR(status.st_mode):
+                yield (ADDED if before is None else CHANGED), path
+                return
+            fd = os.open(name, _DIRECTORY, dir_fd=upper)
+            opened.callback(os.close, fd)
+            if _is_opaque(fd):
+                below = []
+            inside = self.below(fd, below, path)
+            # A directory is copied up for what is in it, not only for what
+            # it is.
+            first = next(inside, None)
+            if before is None:
+                yield ADDED, path
+            elif first is not None or self._differ(status, before):
+                yield CHANGED, path
+            if first is not None:
+                yield first
+                yield from inside
+
+    def _differ(self, now: os.stat_result, before: os.stat_result) -> bool:
+        own, layers = self._ids
+        return (now.st_mode != before.st_mode
+                or now.st_uid - own != before.st_uid - layers
+                or now.st_gid - own != before.st_gid - layers)
+
+    @staticmethod
+    def _lower_versions(
+            lower: list[int], name: str, opened: contextlib.ExitStack,
+    ) -> tuple[os.stat_result | None, list[int]]:
+        """What the layers have by that name, and the directories to merge."""
+        first = None
+        directories: list[int] = []
+        for fd in lower:
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if _is_whiteout(status):
+                break
+            first = first or status
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            below = os.open(name, _DIRECTORY, dir_fd=fd)
+            opened.callback(os.close, below)
+            directories.append(below)
+            if _is_opaque(below):
+                break
+        return first, directories

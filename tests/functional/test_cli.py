@@ -1,0 +1,269 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+from oslo_config import cfg
+
+from nova_container.privileged import container as privileged
+from nova_container.runtime import engine
+from tests import archives
+from tests.functional import base
+
+CONF = cfg.CONF
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+class CommandTestCase(base.RuntimeTestCase):
+    """The command as an operator runs it, in a process of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        directory = cls.enterClassContext(tempfile.TemporaryDirectory())
+        cls.config = os.path.join(directory, 'nova.conf')
+        with open(cls.config, 'w') as file:
+            file.write('[container]\n')
+            for name in ('state_path', 'run_path', 'cgroup_parent',
+                         'id_range_start'):
+                file.write(f'{name} = {CONF.container[name]}\n')
+        cls.archive = os.path.join(directory, 'busybox.tar')
+        with open(cls.archive, 'wb') as file:
+            file.write(archives.docker_archive(base.busybox_layer()))
+        cls.addClassCleanup(cls._remove_local)
+
+    @classmethod
+    def _remove_local(cls):
+        cls.command('destroy-all', '--local')
+        left = base.leftovers(CONF.container.cgroup_parent + '-local')
+        if left:
+            raise AssertionError(f'left behind: {left}')
+
+    @classmethod
+    def words(cls, name, *args):
+        return [sys.executable, '-m', 'nova_container.cli', name,
+                '--config-file', cls.config, *args]
+
+    @classmethod
+    def command(cls, name, *args, code=0):
+        """Run it; its standard output, or its errors if it failed."""
+        done = subprocess.run(cls.words(name, *args), capture_output=True,
+                              text=True, cwd=_REPOSITORY)
+        if done.returncode != code:
+            raise AssertionError(f'{name} {args}: exit code '
+                                 f'{done.returncode}: {done.stderr}')
+        return done.stderr if code and not done.stdout else done.stdout
+
+    def json(self, *args):
+        return json.loads(self.command(*args))
+
+
+class ListingTest(CommandTestCase):
+
+    def test_ps_shows_what_runs_and_with_all_the_rest(self):
+        runs = self.run_container('/bin/sleep', '1000')
+        ended = self.run_container('/bin/sh', '-c', 'exit 4')
+        self.finish(ended)
+        rows = {row['id']: row for row in
+                self.json('ps', '--format', 'json')}
+        self.assertEqual('/bin/sleep 1000', rows[runs]['command'])
+        self.assertEqual('nova', rows[runs]['owner'])
+        self.assertNotIn(ended, rows)
+        rows = {row['id']: row for row in
+                self.json('ps', '--all', '--format', 'json')}
+        self.assertEqual(('stopped', 4), (rows[ended]['status'],
+                                          rows[ended]['exit_code']))
+        table = self.command('ps', '-a')
+        self.assertIn(f'{runs[:13]}   test   /bin/sleep 1000', table)
+        self.assertIn('stopped (4)', table)
+
+    def test_inspect_by_the_start_of_the_id(self):
+        container_id = self.run_container('/bin/sleep', '1000')
+        (found,) = self.json('inspect', container_id[:13])
+        self.assertEqual('running', found['status'])
+        self.assertEqual(['/bin/sleep', '1000'],
+                         found['spec']['process']['args'])
+        with open(f'/proc/{found["pid"]}/uid_map') as table:
+            self.assertEqual(found['ids'][0], int(table.read().split()[1]))
+        self.assertTrue(os.path.isdir(found['paths']['upper']))
+
+    def test_unknown_container(self):
+        for name in ('inspect', 'logs', 'diff'):
+            self.assertIn('no container nothing-of-the-kind',
+                          self.command(name, 'nothing-of-the-kind', code=1))
+
+    def test_wrong_usage(self):
+        self.assertIn('usage:', self.command('logs', code=2))
+
+
+class LogsTest(CommandTestCase):
+
+    def test_tail(self):
+        container_id = self.run_container('/bin/seq', '1', '100')
+        self.finish(container_id)
+        self.assertEqual('99\n100\n',
+                         self.command('logs', '--tail', '2', container_id))
+        self.assertEqual(100, len(
+            self.command('logs', container_id).splitlines()))
+
+    def test_follow_to_the_end(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'trap "go=1" USR1; echo one; '
+            'while [ -z "$go" ]; do sleep 0.1; done; printf "two\\nthree"')
+        with subprocess.Popen(self.words('logs', '-f', container_id),
+                              stdout=subprocess.PIPE, text=True,
+                              cwd=_REPOSITORY) as follower:
+            self.assertEqual('one\n', follower.stdout.readline())
+            privileged.kill(container_id, signal.SIGUSR1)
+            self.assertEqual('two\nthree', follower.stdout.read())
+        self.assertEqual(0, follower.returncode)
+
+
+class DiffTest(CommandTestCase):
+
+    def test_added_changed_deleted(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'echo x >> /etc/passwd; rm /etc/group; '
+            'mkdir /srv/new; touch /srv/new/file; rm -r /var/www; '
+            'mkdir /var/www; touch /var/www/here; chmod 700 /root; '
+            'ln -s /etc/shadow /tmp/link')
+        self.finish(container_id)
+        found = {tuple(line.split(' ', 1)) for line in
+                 self.command('diff', container_id).splitlines()}
+        self.assertEqual({
+            ('C', '/etc'), ('C', '/etc/passwd'), ('D', '/etc/group'),
+            ('C', '/srv'), ('A', '/srv/new'), ('A', '/srv/new/file'),
+            ('C', '/var'), ('C', '/var/www'), ('A', '/var/www/here'),
+            ('C', '/root'), ('C', '/tmp'), ('A', '/tmp/link')}, found)
+
+    def test_nothing_changed(self):
+        container_id = self.run_container('/bin/true')
+        self.finish(container_id)
+        self.assertEqual('', self.command('diff', container_id))
+
+    def test_file_name_that_speaks_to_the_terminal(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'touch "/srv/$(printf "\\033[2J\\nA /fake")"')
+        self.finish(container_id)
+        out = self.command('diff', container_id)
+        self.assertNotIn('\033', out)
+        self.assertNotIn('A /fake', out.splitlines())
+
+
+class LocalTest(CommandTestCase):
+
+    def test_run_shows_the_output_and_returns_the_code(self):
+        done = subprocess.run(
+            self.words('run', '--rm', '-e', 'WHO=me', '-w', '/srv',
+                       self.archive, '/bin/sh', '-c',
+                       'pwd; echo $WHO; ls /sys/class/net; exit 6'),
+            capture_output=True, text=True, cwd=_REPOSITORY)
+        self.assertEqual((6, '/srv\nme\nlo\n', ''),
+                         (done.returncode, done.stdout, done.stderr))
+        self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
+
+    def test_life_of_a_detached_container(self):
+        container_id = self.command(
+            'run', '-d', '--name', 'web', '-m', '64m', self.archive,
+            '/bin/sh', '-c', 'trap "exit 9" TERM; echo up; '
+            'while :; do sleep 0.1; done').strip()
+        (row,) = self.json('ps', '--format', 'json')
+        self.assertEqual((container_id, 'web', 'local'),
+                         (row['id'], row['name'], row['owner']))
+        self.assertIn('is running, not stopped',
+                      self.command('rm', 'web', code=1))
+        self.command('stop', 'web')
+        (row,) = self.json('ps', '-a', '--format', 'json')
+        self.assertEqual(9, row['exit_code'])
+        self.command('start', container_id[:8])
+        self.assertEqual(1, len(self.json('ps', '--format', 'json')))
+        self.command('rm', '-f', 'web')
+        self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
+
+    def test_interrupted_run_stops_its_container(self):
+        with subprocess.Popen(
+                self.words('run', '--rm', self.archive, '/bin/sh', '-c',
+                           'trap "exit 0" TERM; echo up; '
+                           'while :; do sleep 0.1; done'),
+                stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as child:
+            self.assertEqual('up\n', child.stdout.readline())
+            child.send_signal(signal.SIGINT)
+            child.wait(30)
+        self.assertEqual(130, child.returncode)
+        self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
+
+    def test_containers_of_nova_are_left_to_nova(self):
+        container_id = self.run_container('/bin/sleep', '1000')
+        for name in ('rm', 'stop', 'start'):
+            self.assertIn('belongs to nova-compute',
+                          self.command(name, container_id, code=1))
+        self.assertEqual('running', engine.state.read(
+            container_id).status.value)
+
+    def test_not_an_image(self):
+        self.assertIn('nova-container: ',
+                      self.command('run', self.config, code=1))
+
+
+class CheckTest(CommandTestCase):
+
+    def levels(self, code=0):
+        found = json.loads(self.command('check', '--format', 'json',
+                                        code=code))
+        return {finding['name']: finding['level'] for finding in found}
+
+    def test_host_that_runs_containers_is_fit(self):
+        levels = self.levels()
+        self.assertNotIn('missing', levels.values())
+        for name in ('id-mapped mounts', 'overlay, userxattr', 'seccomp',
+                     'OCI runtime', 'conmon', 'veth'):
+            self.assertEqual('ok', levels[name], name)
+
+    def test_what_is_missing_fails_and_says_what_to_do(self):
+        with open(self.config) as file:
+            before = file.read()
+        self.addCleanup(pathlib.Path(self.config).write_text, before)
+        with open(self.config, 'a') as file:
+            file.write('oci_runtime = not-there\n')
+        self.assertEqual('missing', self.levels(code=1)['OCI runtime'])
+        self.assertIn('[container] oci_runtime',
+                      self.command('check', code=1))
+
+    def test_ids_that_a_user_of_the_host_has(self):
+        with open(self.config) as file:
+            before = file.read()
+        self.addCleanup(pathlib.Path(self.config).write_text, before)
+        # Those of nobody, 65534, come first in this range.
+        changed = before.replace(f'id_range_start = {1 << 30}',
+                                 'id_range_start = 65536')
+        pathlib.Path(self.config).write_text(changed)
+        with open('/etc/passwd') as users:
+            high = [int(line.split(':')[2]) for line in users]
+        expected = 'missing' if max(high) >= 65536 else 'ok'
+        code = int(expected == 'missing')
+        self.assertEqual(expected, self.levels(code)['id range'])
+
+    def test_upgrade_check(self):
+        done = subprocess.run(
+            [sys.executable, '-m', 'nova_container.cli.status',
+             '--config-file', self.config, 'upgrade', 'check'],
+            capture_output=True, text=True, cwd=_REPOSITORY)
+        self.assertIn(done.returncode, (0, 1), done.stdout)
+        self.assertIn('Check: Storage', done.stdout)

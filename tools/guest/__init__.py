@@ -1,0 +1,19 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""A throw-away QEMU guest: the kernel and the cgroups of today's hosts.
+
+Debian 13 with systemd and cgroup v2 alone, emulated in full (TCG), since the
+machines that run tests rarely lend their virtualization to others. Without a
+network: what the guest needs is on its disks.
+"""
