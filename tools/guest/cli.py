@@ -1,0 +1,110 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+
+"""``python -m guest``: run functional tests in the guest.
+
+What the tests say comes as it happens and is handed to stestr, so that they
+are counted like those of any other suite.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from guest import image
+from guest import machine
+from guest import plan
+
+_TREES = ('nova_container', 'tests')
+
+# What differs where cgroups, user namespaces and security modules do, in the
+# time that every run of the tests may take.
+SELECTED = (
+    'tests.functional.test_isolation.IdentityTest',
+    'tests.functional.test_isolation.NamespacesTest',
+    'tests.functional.test_isolation.LimitsTest',
+)
+
+
+def _modules() -> tuple[str, ...]:
+    directory = plan.REPOSITORY / 'tests' / 'functional'
+    return tuple(f'tests.functional.{path.stem}'
+                 for path in sorted(directory.glob('test_*.py')))
+
+
+def _fill(tree: pathlib.Path, tests: tuple[str, ...]) -> None:
+    """What the second disk holds."""
+    for name in _TREES:
+        shutil.copytree(plan.REPOSITORY / name, tree / name,
+                        ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy(plan.FILES / 'guest-tests', tree / 'run')
+    (tree / 'tests.txt').write_text('\n'.join(tests) + '\n')
+
+
+def _run(tests: tuple[str, ...], timeout: int, log: pathlib.Path) -> int:
+    built = image.ensure()
+    print(f'guest: image {built}', file=sys.stderr, flush=True)
+    began = time.monotonic()
+    read, write = os.pipe()
+    with tempfile.TemporaryDirectory(prefix='guest-tree.') as directory:
+        tree = pathlib.Path(directory)
+        _fill(tree, tests)
+        copy = threading.Thread(
+            target=_copy, args=(read, sys.stdout.fileno()), daemon=True)
+        copy.start()
+        try:
+            status = machine.run(built, tree, plan.Machine(timeout=timeout),
+                                 write, log)
+        finally:
+            os.close(write)
+            copy.join()
+    print(f'guest: exit status {status} after '
+          f'{time.monotonic() - began:.0f} s', file=sys.stderr, flush=True)
+    return status
+
+
+def _copy(source: int, target: int) -> None:
+    with open(source, 'rb', buffering=0) as file:
+        while data := file.read(65536):
+            while data:
+                data = data[os.write(target, data):]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog='python -m guest',
+        description='Run functional tests in a throw-away QEMU guest with '
+        'systemd and cgroup v2 alone; subunit on standard output.')
+    parser.add_argument('--whole', action='store_true',
+                        help='all functional tests, not the selected ones')
+    parser.add_argument('--timeout', type=int, default=3600,
+                        metavar='SECONDS')
+    parser.add_argument('--log', type=pathlib.Path, required=True,
+                        help='file that gets what the guest prints')
+    parser.add_argument('test', nargs='*', help='modules, classes or tests')
+    args = parser.parse_args(argv)
+    tests = tuple(args.test) or (_modules() if args.whole else SELECTED)
+    if reason := machine.available():
+        print(f'guest: {reason}', file=sys.stderr)
+        return 1
+    try:
+        return _run(tests, args.timeout, args.log)
+    except plan.Failure as failure:
+        print(f'guest: {failure}', file=sys.stderr)
+        return 1
