@@ -78,13 +78,13 @@ class Down:
         if not (python.exists() and command.succeeds(
                 [python, '-c', 'import nova_container.cli'])):
             return False
+        verb = 'destroy-all' if purge else 'halt-all'
         for node in self.nodes:
             if not node.config.exists():
                 continue
             enter = node.enter() if compute_node.exists(node) else ()
-            command.run([*enter, python, '-m', 'nova_container.cli',
-                         'destroy-all' if purge else 'halt-all', '--config-file', node.config],
-                        log=log)
+            command.run([*enter, python, '-m', 'nova_container.cli', verb,
+                         '--config-file', node.config], log=log)
         return True
 
     def stop_supervisor(self) -> bool:
