@@ -25,6 +25,7 @@ import uuid
 import openstack
 from openstack import resource
 from openstack import utils
+import psutil
 
 from tests import archives
 from tests.functional import base as functional
@@ -68,6 +69,19 @@ def await_new_pid(name: str, old: int) -> None:
         pid = service_pid(name)
         if pid is not None and pid != old and cloud()['ok']:
             return
+
+
+def kill_group(pid: int) -> None:
+    """Kill a service with its workers."""
+    for process in [*psutil.Process(pid).children(recursive=True),
+                    psutil.Process(pid)]:
+        process.kill()
+
+
+def spooled() -> list[str]:
+    """Archives on their way into a node."""
+    return [path for node in cloud()['nodes']
+            for path in _entries(f'{node["state_path"]}/spool')]
 
 
 def restart(name: str) -> None:
@@ -209,6 +223,14 @@ class CloudTestCase(unittest.TestCase):
             self.user.compute, server, 'ERROR', ['ACTIVE'], interval=0.5,
             wait=_TIMEOUT)
         return self.user.compute.get_server(failed).fault['message']
+
+    def settled(self, server) -> str:
+        """The status that a server has once no task is under way."""
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the server is still at work', wait=0.5):
+            found = self.user.compute.get_server(server)
+            if found.status != 'BUILD' and found.task_state is None:
+                return found.status
 
     def delete(self, server) -> None:
         """Remove a server and wait until Nova has done so."""

@@ -39,6 +39,7 @@ class Down:
         self.cloud = cloud
         self.layout = cloud.layout
         self.report = report
+        self.supervisor = supervisor.Client(cloud.layout)
         # More than the plan's, for an earlier run may have had more.
         self.nodes = tuple(plan.Node(index, self.layout)
                            for index in range(1, plan.MAX_NODES + 1))
@@ -65,7 +66,7 @@ class Down:
         return progress.carry_out(steps, self.report)
 
     def stop_services(self) -> bool:
-        client = supervisor.Client(self.layout)
+        client = self.supervisor
         if not client.is_running():
             return False
         client.stop([p['name'] for p in client.programs()
@@ -88,7 +89,7 @@ class Down:
         return True
 
     def stop_supervisor(self) -> bool:
-        client = supervisor.Client(self.layout)
+        client = self.supervisor
         if not client.is_running():
             return False
         client.stop([p['name'] for p in client.programs()])
