@@ -37,12 +37,12 @@ class NginxTest(base.CloudTestCase):
         fixed = self.fixed()
         for kind in ('SOFT', 'HARD'):
             self.user.compute.reboot_server(self.server, kind)
-            self.status(self.server, 'ACTIVE')
+            self.assertEqual('ACTIVE', self.settled(self.server))
             self.assertIn('nova-container', base.curl(self.address), kind)
         self.user.compute.stop_server(self.server)
-        self.status(self.server, 'SHUTOFF')
+        self.assertEqual('SHUTOFF', self.settled(self.server))
         self.user.compute.start_server(self.server)
-        self.status(self.server, 'ACTIVE')
+        self.assertEqual('ACTIVE', self.settled(self.server))
         self.assertIn('nova-container', base.curl(self.address))
         self.assertEqual(fixed, self.fixed())
 
