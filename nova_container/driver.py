@@ -235,6 +235,12 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     # Network
 
     def plug_vifs(self, instance, network_info):
+        # Called for every instance at service start: one that is gone must
+        # not keep the service down.
+        if not state.exists(instance.uuid):
+            LOG.warning('There is no container to plug interfaces into',
+                        instance=instance)
+            return
         with fault.translated(instance):
             if state.read(instance.uuid).process is not None:
                 port.plug(instance, network_info)

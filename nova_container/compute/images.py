@@ -12,6 +12,9 @@
 
 """Glance images as layers on this host."""
 
+import errno
+
+from nova import exception as nova_exception
 from nova.image import glance
 
 from nova_container import exception
@@ -49,8 +52,16 @@ class Images:
                 f'--disk-format {_DISK_FORMAT}')
 
         def fetch(file):
-            self._glance.download(context, instance.image_ref, data=file,
-                                  trusted_certs=instance.trusted_certs)
+            try:
+                self._glance.download(context, instance.image_ref, data=file,
+                                      trusted_certs=instance.trusted_certs)
+            except (OSError, nova_exception.GlanceConnectionFailed) as e:
+                # What requests raises is an OSError, too.
+                if getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise exception.ImageIncomplete(
+                    f'Glance broke off after {file.size} bytes: {e}; see '
+                    'that it runs, and try again')
 
         root_gb = instance.flavor.root_gb
         return self._store.ensure(

@@ -18,6 +18,7 @@ container's namespace, and nothing on the host ever bears its name.
 """
 
 import array
+import errno
 import fcntl
 import os
 import socket
@@ -33,6 +34,9 @@ from nova_container.privileged import context
 from nova_container.privileged import namespace
 from nova_container.spec import codec
 from nova_container.spec import network
+
+# Set on the host's end: only a device that bears it is ever removed.
+_ALIAS = 'nova-container '
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
@@ -64,10 +68,10 @@ def plug(container_id: str, interface: dict[str, typing.Any]) -> None:
         container.require_process(container_id)
         if namespace.with_network(netns, _has, wish):
             return
-        _add_pair(wish, netns)
+        _add_pair(container_id, wish, netns)
         namespace.with_network(netns, _configure, wish)
     except NetlinkError as e:
-        remove(wish.host_device)
+        _remove(wish.host_device)
         raise exception.NetworkFailed(
             f'container {container_id}: interface {wish.name} '
             f'({wish.host_device}): {e}')
@@ -85,17 +89,17 @@ def _has(wish: network.NetworkInterface) -> bool:
         return _index(route, wish.name) is not None
 
 
-def _add_pair(wish: network.NetworkInterface, netns: int) -> None:
+def _add_pair(container_id: str, wish: network.NetworkInterface,
+              netns: int) -> None:
+    # A leftover of a container that ended; its peer is gone or going.
+    _remove(wish.host_device)
     with IPRoute() as route:
-        # A leftover of a container that ended; its peer is gone or going.
-        old = _index(route, wish.host_device)
-        if old is not None:
-            route.link('del', index=old)
         route.link('add', ifname=wish.host_device, kind='veth', mtu=wish.mtu,
                    peer={'ifname': wish.name, 'address': wish.mac,
                          'mtu': wish.mtu, 'net_ns_fd': netns})
         index = _index(route, wish.host_device)
-        route.link('set', index=index, state='up')
+        route.link('set', index=index, state='up',
+                   ifalias=_ALIAS + container_id)
     # The host neither speaks nor listens on its end.
     _write_sysctl(f'net/ipv6/conf/{wish.host_device}/disable_ipv6', '1')
     if not wish.checksum_offload:
@@ -115,6 +119,10 @@ def _configure(wish: network.NetworkInterface) -> None:
             route.addr('add', index=index, address=ip, prefixlen=int(prefix))
         route.link('set', index=index, state='up')
         for item in wish.routes:
+            if item.gateway is None:
+                route.route('replace', dst=item.destination, oif=index,
+                            scope='link')
+                continue
             # A gateway outside every prefix of ours is still on this link.
             route.route('replace', dst=item.destination,
                         gateway=item.gateway, oif=index, flags='onlink')
@@ -136,33 +144,29 @@ def _disable_checksum_offload(device: str) -> None:
         fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
 
 
-def remove(host_device: str) -> None:
-    """Delete a veth pair by the host's end, if it is there."""
+def _remove(host_device: str) -> None:
     with IPRoute() as route:
         index = _index(route, host_device)
-        if index is not None:
+        if index is None:
+            return
+        alias = route.link('get', index=index)[0].get('ifalias') or ''
+        if not alias.startswith(_ALIAS):
+            raise exception.NetworkFailed(
+                f'{host_device} exists and is not an interface of a '
+                'container; it is left alone')
+        try:
             route.link('del', index=index)
+        except NetlinkError as e:
+            # The container's end of it went first, with its namespace.
+            if e.code != errno.ENODEV:
+                raise exception.NetworkFailed(
+                    f'deleting {host_device} failed: {e}')
 
 
 @context.entrypoint
 def unplug(host_device: str) -> None:
     """Delete the veth pair of a container by the host's end, if there.
 
-    :raises NetworkFailed: the device is not a veth: not one of ours
+    :raises NetworkFailed: the device is not one of ours
     """
-    with IPRoute() as route:
-        index = _index(route, host_device)
-        if index is None:
-            return
-        info = route.link('get', index=index)[0].get('linkinfo')
-        if info is None or info.get('kind') != 'veth':
-            raise exception.NetworkFailed(
-                f'{host_device} is not a veth pair of a container; it is '
-                'left alone')
-        try:
-            route.link('del', index=index)
-        except NetlinkError as e:
-            # The container's end of it went first, with its namespace.
-            if e.code != 19:
-                raise exception.NetworkFailed(
-                    f'deleting {host_device} failed: {e}')
+    _remove(host_device)

@@ -13,6 +13,7 @@
 """A test against the cloud that ``tools/cloud up`` started, as a user."""
 
 import contextlib
+import datetime
 import functools
 import io
 import json
@@ -25,6 +26,7 @@ import uuid
 import openstack
 from openstack import resource
 from openstack import utils
+import psutil
 
 from tests import archives
 from tests.functional import base as functional
@@ -62,12 +64,40 @@ def service_pid(name: str) -> int:
 
 
 def await_new_pid(name: str, old: int) -> None:
-    """Wait until the supervisor has started a service anew and it is up."""
+    """Wait until the supervisor has started a service anew and it is up.
+
+    For nova-compute: until it has reported for work since. Nova gives up a
+    build that it finds on its way when it starts.
+    """
     for _ in utils.iterate_timeout(_TIMEOUT, f'{name} does not come back',
                                    wait=0.5):
         pid = service_pid(name)
         if pid is not None and pid != old and cloud()['ok']:
+            break
+    binary, _, host = name.partition('@')
+    if binary != 'nova-compute':
+        return
+    began = psutil.Process(pid).create_time()
+    for _ in utils.iterate_timeout(_TIMEOUT, f'{name} does not report',
+                                   wait=0.5):
+        (service,) = connect('admin').compute.services(binary=binary,
+                                                       host=host)
+        reported = datetime.datetime.fromisoformat(service.updated_at)
+        if reported.replace(tzinfo=datetime.UTC).timestamp() > began + 1:
             return
+
+
+def kill_group(pid: int) -> None:
+    """Kill a service with its workers."""
+    for process in [*psutil.Process(pid).children(recursive=True),
+                    psutil.Process(pid)]:
+        process.kill()
+
+
+def spooled() -> list[str]:
+    """Archives on their way into a node."""
+    return [path for node in cloud()['nodes']
+            for path in _entries(f'{node["state_path"]}/spool')]
 
 
 def restart(name: str) -> None:
@@ -209,6 +239,14 @@ class CloudTestCase(unittest.TestCase):
             self.user.compute, server, 'ERROR', ['ACTIVE'], interval=0.5,
             wait=_TIMEOUT)
         return self.user.compute.get_server(failed).fault['message']
+
+    def settled(self, server) -> str:
+        """The status that a server has once no task is under way."""
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the server is still at work', wait=0.5):
+            found = self.user.compute.get_server(server)
+            if found.status != 'BUILD' and found.task_state is None:
+                return found.status
 
     def delete(self, server) -> None:
         """Remove a server and wait until Nova has done so."""

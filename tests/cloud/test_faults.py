@@ -12,7 +12,9 @@
 
 import gzip
 import json
+import os
 import pathlib
+import subprocess
 
 from tests import archives
 from tests.cloud import base
@@ -38,7 +40,7 @@ class BadImageTest(base.CloudTestCase):
 
     def test_truncated(self):
         archive = base.busybox_archive()
-        self.refused(archive[:len(archive) // 2], 'image')
+        self.refused(archive[:len(archive) // 2], 'damaged')
 
     def test_layer_of_another_digest(self):
         layers = (functional.busybox_layer(),)
@@ -86,4 +88,43 @@ class BadImageTest(base.CloudTestCase):
                       self.fault(self.boot(image)))
 
     def test_gzipped_archive_of_rubbish(self):
-        self.refused(gzip.compress(json.dumps({'a': 1}).encode()), 'image')
+        self.refused(gzip.compress(json.dumps({'a': 1}).encode()), 'gzip',
+                     'uncompressed')
+
+
+class HostTroubleTest(base.CloudTestCase):
+    """What is nobody's fault but the host's, and then works again."""
+
+    def test_full_disk(self):
+        archive = base.busybox_archive(archives.tar(
+            archives.entry('filler', os.urandom(1 << 20) * 2)))
+        image = self.upload(archive)
+        spools = [f'{node["state_path"]}/spool'
+                  for node in base.cloud()['nodes']]
+        for spool in spools:
+            subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m,mode=777',
+                            'none', spool], check=True)
+        try:
+            message = self.fault(self.boot(image))
+        finally:
+            for spool in spools:
+                subprocess.run(['umount', spool], check=True)
+        self.assertRegex(message, 'room|Exhausted all hosts')
+        self.active(self.boot(image))
+
+    def test_glance_gone_half_way(self):
+        image = self.upload(base.busybox_archive(archives.tar(
+            archives.entry('filler', os.urandom(64 << 20)))))
+        pid = base.service_pid('glance')
+        server = self.boot(image)
+        for _ in base.utils.iterate_timeout(60, 'no download', wait=0.01):
+            if base.spooled():
+                break
+        base.kill_group(pid)
+        base.await_new_pid('glance', pid)
+        # Nova's client asks again: it may have come through all the same.
+        if self.settled(server) == 'ERROR':
+            self.assertRegex(
+                self.user.compute.get_server(server).fault['message'],
+                'Glance|Exhausted all hosts')
+        self.active(self.boot(image))

@@ -50,14 +50,6 @@ class KillTest(base.CloudTestCase):
             self.assertEqual(self.before, base.host_state(), moment)
         self.assertLessEqual(set(ends), {'ACTIVE', 'ERROR'})
 
-    def settled(self, server) -> str:
-        """The status that a server has once no task is under way."""
-        for _ in base.utils.iterate_timeout(
-                120, 'the server is still at work', wait=0.5):
-            found = self.user.compute.get_server(server)
-            if found.status != 'BUILD' and found.task_state is None:
-                return found.status
-
     def test_during_delete(self):
         for moment in _DELETE_MOMENTS:
             server = self.active(self.boot(self.busybox()))

@@ -39,6 +39,7 @@ class Down:
         self.cloud = cloud
         self.layout = cloud.layout
         self.report = report
+        self.supervisor = supervisor.Client(cloud.layout)
         # More than the plan's, for an earlier run may have had more.
         self.nodes = tuple(plan.Node(index, self.layout)
                            for index in range(1, plan.MAX_NODES + 1))
@@ -65,7 +66,7 @@ class Down:
         return progress.carry_out(steps, self.report)
 
     def stop_services(self) -> bool:
-        client = supervisor.Client(self.layout)
+        client = self.supervisor
         if not client.is_running():
             return False
         client.stop([p['name'] for p in client.programs()
@@ -78,17 +79,17 @@ class Down:
         if not (python.exists() and command.succeeds(
                 [python, '-c', 'import nova_container.cli'])):
             return False
+        verb = 'destroy-all' if purge else 'halt-all'
         for node in self.nodes:
             if not node.config.exists():
                 continue
             enter = node.enter() if compute_node.exists(node) else ()
-            command.run([*enter, python, '-m', 'nova_container.cli',
-                         'destroy-all' if purge else 'halt-all', '--config-file', node.config],
-                        log=log)
+            command.run([*enter, python, '-m', 'nova_container.cli', verb,
+                         '--config-file', node.config], log=log)
         return True
 
     def stop_supervisor(self) -> bool:
-        client = supervisor.Client(self.layout)
+        client = self.supervisor
         if not client.is_running():
             return False
         client.stop([p['name'] for p in client.programs()])

@@ -18,6 +18,7 @@ import os
 import pathlib
 import signal
 import socket
+import threading
 import time
 import typing as ty
 import xmlrpc.client
@@ -84,6 +85,7 @@ def _program(layout: plan.Layout, service: services.Service) -> str:
         'PATH': f'{layout.bin}:/usr/sbin:/usr/bin:/sbin:/bin',
         'LC_ALL': 'C.UTF-8',
         'HOME': '/root',
+        **({} if service.node else {'TMPDIR': str(layout.tmp)}),
         **dict(service.env),
         MARK: str(layout.root),
         # A change of a file makes the program a changed one.
@@ -127,37 +129,49 @@ class _Transport(xmlrpc.client.Transport):
 
 
 class Client:
-    """Talks to supervisord. One per thread: it holds a connection."""
+    """Talks to supervisord, for several threads over one connection.
+
+    One, because of a bug of supervisord 4.3's: when it closes a connection
+    and starts a process in the same turn, it may go on polling the number of
+    the connection's descriptor, which is now the process's stdin, and burns
+    a whole core once the process closes that. See also
+    https://github.com/Supervisor/supervisor/issues/807.
+    """
 
     def __init__(self, layout: plan.Layout) -> None:
         self._layout = layout
-        self._rpc: ty.Any = xmlrpc.client.ServerProxy(
+        self._lock = threading.Lock()
+        self._proxy: ty.Any = xmlrpc.client.ServerProxy(
             'http://localhost/RPC2',
             transport=_Transport(layout.supervisor_socket)).supervisor
 
+    def _call(self, method: str, *arguments: ty.Any) -> ty.Any:
+        with self._lock:
+            return getattr(self._proxy, method)(*arguments)
+
     def is_running(self) -> bool:
         try:
-            return self._rpc.getState()['statename'] == 'RUNNING'
+            return self._call('getState')['statename'] == 'RUNNING'
         except (OSError, http.client.HTTPException):
             return False
 
     def programs(self) -> list[dict[str, ty.Any]]:
-        return self._rpc.getAllProcessInfo()
+        return self._call('getAllProcessInfo')
 
     def state(self, name: str) -> str:
-        return self._rpc.getProcessInfo(name)['statename']
+        return self._call('getProcessInfo', name)['statename']
 
     def reread(self) -> bool:
         """Take over a changed configuration, stopping what changed."""
-        (added, changed, removed), = self._rpc.reloadConfig()
+        (added, changed, removed), = self._call('reloadConfig')
         gone = changed + removed
         # What others need stops last, or they wait for it in vain.
         self.stop([n for n in gone if not services.is_infrastructure(n)])
         self.stop([n for n in gone if services.is_infrastructure(n)])
         for name in changed + removed:
-            self._rpc.removeProcessGroup(name)
+            self._call('removeProcessGroup', name)
         for name in changed + added:
-            self._rpc.addProcessGroup(name)
+            self._call('addProcessGroup', name)
         return bool(added or changed or removed)
 
     def start(self, name: str) -> bool:
@@ -168,7 +182,7 @@ class Client:
         if self.state(name) in ('RUNNING', 'STARTING'):
             return False
         try:
-            self._rpc.startProcess(name, False)
+            self._call('startProcess', name, False)
         except xmlrpc.client.Fault as fault:
             if 'ALREADY_STARTED' not in fault.faultString:
                 raise plan.Failure(f'start {name}: {fault.faultString}',
@@ -185,7 +199,7 @@ class Client:
         pids = set()
 
         def ready() -> bool:
-            info = self._rpc.getProcessInfo(service.name)
+            info = self._call('getProcessInfo', service.name)
             state = info['statename']
             pids.update({info['pid']} - {0})
             if len(pids) > _MAX_TRIES or state in (
@@ -202,7 +216,7 @@ class Client:
         left = set(names)
         for name in names:
             try:
-                self._rpc.stopProcess(name, False)
+                self._call('stopProcess', name, False)
             except xmlrpc.client.Fault as fault:
                 if 'NOT_RUNNING' not in fault.faultString:
                     raise plan.Failure(f'stop {name}: {fault.faultString}')
@@ -217,15 +231,14 @@ class Client:
 
     def shutdown(self) -> None:
         """End supervisord and what it still runs."""
-        pid = self._rpc.getPID()
-        self._rpc.shutdown()
+        pid = self._call('getPID')
+        self._call('shutdown')
         command.wait_for(lambda: not _alive(pid), 'supervisord does not end',
                          90, self._layout.log_of('supervisord'))
 
 
-def launch(layout: plan.Layout, log: pathlib.Path) -> bool:
+def launch(layout: plan.Layout, client: Client, log: pathlib.Path) -> bool:
     """Start supervisord, or have the running one reread its configuration."""
-    client = Client(layout)
     if client.is_running():
         return client.reread()
     end_strays(layout)

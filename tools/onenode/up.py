@@ -53,6 +53,7 @@ class Up:
         self.layout = cloud.layout
         self.report = report
         self.services = services.of(cloud)
+        self.supervisor = supervisor.Client(cloud.layout)
         self.address = ''
 
     def log(self, step: str) -> pathlib.Path:
@@ -61,7 +62,7 @@ class Up:
     def run(self) -> bool:
         """Carry out all steps; whether the cloud is up."""
         for directory in (self.layout.log, self.layout.done,
-                          self.layout.cache, self.layout.data / 'lock',
+                          self.layout.cache / 'tmp', self.layout.data / 'lock',
                           self.layout.data / 'nova',
                           self.layout.data / 'neutron'):
             directory.mkdir(parents=True, exist_ok=True)
@@ -162,7 +163,7 @@ class Up:
 
     def prepare_rabbitmq(self) -> bool:
         """Begin with an empty broker: queues do not outlive the services."""
-        if supervisor.Client(self.layout).is_running():
+        if self.supervisor.is_running():
             return False
         data = self.layout.data / 'rabbitmq'
         shutil.rmtree(data, ignore_errors=True)
@@ -176,22 +177,23 @@ class Up:
         return True
 
     def create_node(self, node: plan.Node, log: pathlib.Path) -> bool:
-        client = supervisor.Client(self.layout)
-        if not compute_node.exists(node) and client.is_running():
+        if not compute_node.exists(node) and self.supervisor.is_running():
             # They live in a namespace that has lost its name.
-            client.stop([p['name'] for p in client.programs()
-                         if p['name'].endswith(f'@{node.name}')])
+            self.supervisor.stop([
+                p['name'] for p in self.supervisor.programs()
+                if p['name'].endswith(f'@{node.name}')])
         return compute_node.create(node, self.cloud.nodes[0], log)
 
     def launch_supervisor(self, log: pathlib.Path) -> bool:
         self.layout.work.mkdir(parents=True, exist_ok=True)
+        self.layout.tmp.mkdir(exist_ok=True)
+        self.layout.tmp.chmod(0o1777)
         supervisor.configure(self.layout, self.services)
-        return supervisor.launch(self.layout, log)
+        return supervisor.launch(self.layout, self.supervisor, log)
 
     def start(self, service: services.Service) -> bool:
-        client = supervisor.Client(self.layout)
-        started = client.start(service.name)
-        client.wait_started(service)
+        started = self.supervisor.start(service.name)
+        self.supervisor.wait_started(service)
         return started
 
     def bootstrap_keystone(self, log: pathlib.Path) -> bool:
