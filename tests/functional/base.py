@@ -109,9 +109,10 @@ class RuntimeTestCase(unittest.TestCase):
         """Define a container that runs ``args``; its id."""
         container_id = str(uuid.uuid4())
         layers = tuple(str(layer) for layer in (image or self.image).layers)
-        engine.define(container.ContainerSpec(
+        self.defined = container.ContainerSpec(
             id=container_id, hostname='test', layers=layers, limits=limit,
-            disk=size, process=container.Process(args, **process)))
+            disk=size, process=container.Process(args, **process))
+        engine.define(self.defined)
         self.addCleanup(engine.undefine, container_id)
         return container_id
 
