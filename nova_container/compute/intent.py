@@ -12,17 +12,11 @@
 
 """A Nova instance, its flavor and its image as a ContainerSpec."""
 
+from nova_container.compute import flavor
 from nova_container.compute import wishes
-from nova_container import exception
 from nova_container.image import store
 from nova_container.spec import container
-from nova_container.spec import limits
 from nova_container.spec import network
-
-_MIB = 1 << 20
-
-# cgroup v1's scale, on which an ordinary process has 1024.
-_SHARES_PER_VCPU = 1024
 
 
 def process(metadata: dict[str, str], image: store.Image) -> container.Process:
@@ -51,39 +45,6 @@ def process(metadata: dict[str, str], image: store.Image) -> container.Process:
         stop_signal=either(said.stop_signal, config.stop_signal) or 'SIGTERM')
 
 
-def _number(extra_specs: dict[str, str], key: str) -> int | None:
-    value = extra_specs.get(key)
-    if value is None:
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise exception.InvalidSpec(
-            f'flavor extra spec {key}={value!r} is not a number')
-
-
-def resources(flavor, pids_limit: int) -> limits.Limits:
-    """Limits of a flavor.
-
-    vCPUs are a CPU quota of as many processors, unless ``quota:cpu_quota``
-    and ``quota:cpu_period`` (the libvirt driver's extra specs) say otherwise.
-
-    :param flavor: nova.objects.Flavor
-    :param pids_limit: where the flavor has no ``container:pids_limit``
-    """
-    specs = flavor.extra_specs
-    period = _number(specs, 'quota:cpu_period') or limits.CPU_PERIOD
-    return limits.Limits(
-        cpu_quota=(_number(specs, 'quota:cpu_quota')
-                   or flavor.vcpus * period),
-        cpu_period=period,
-        cpu_shares=(_number(specs, 'quota:cpu_shares')
-                    or min(flavor.vcpus * _SHARES_PER_VCPU, 262144)),
-        memory=flavor.memory_mb * _MIB,
-        swap=(flavor.swap or 0) * _MIB,
-        pids=_number(specs, 'container:pids_limit') or pids_limit)
-
-
 def name_servers(network_info) -> network.Dns:
     """The DNS servers of all subnets, each once, in Neutron's order."""
     servers = [dns['address']
@@ -93,12 +54,14 @@ def name_servers(network_info) -> network.Dns:
     return network.Dns(servers=tuple(dict.fromkeys(servers)))
 
 
-def build(instance, image: store.Image, network_info,
-          pids_limit: int) -> container.ContainerSpec:
+def build(instance, image: store.Image, network_info, pids_limit: int,
+          cpuset: str | None = None) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
     :param network_info: nova.network.model.NetworkInfo
+    :param pids_limit: where the flavor has none
+    :param cpuset: processors that instances may use, None for all
     :raises UserError: what the tenant asked for makes no sense
     """
     return container.ContainerSpec(
@@ -106,7 +69,8 @@ def build(instance, image: store.Image, network_info,
         hostname=instance.hostname or f'container-{instance.uuid}',
         process=process(instance.metadata, image),
         layers=tuple(str(layer) for layer in image.layers),
-        limits=resources(instance.flavor, pids_limit),
+        limits=flavor.resources(instance.flavor, pids_limit, cpuset),
+        disk=flavor.disks(instance.flavor),
         dns=name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
                         for ip in vif.fixed_ips()))

@@ -19,6 +19,7 @@ parents, which no one else removes.
 
 import errno
 import os
+import re
 
 from nova_container.privileged import place
 
@@ -86,6 +87,37 @@ def _pids(group: str) -> set[int]:
                 with open(os.path.join(directory, 'cgroup.procs')) as procs:
                     pids.update(int(pid) for pid in procs)
     return pids - {0}
+
+
+def oom_kills(container_id: str) -> int:
+    """How many processes the kernel has ended for want of memory.
+
+    0 as soon as the container's group is gone.
+    """
+    if unified():
+        # Counts what is below, too.
+        files = [f'{ROOT}{place.cgroup(container_id)}/memory.events']
+    else:
+        files = [f'{directory}/memory.oom_control' for directory, _, _
+                 in os.walk(f'{ROOT}/memory{place.cgroup(container_id)}')]
+    count = 0
+    for path in files:
+        content = read(path)
+        if content is not None:
+            count += int(re.search(r'^oom_kill (\d+)$', content, re.M)[1])
+    return count
+
+
+def read(path: str) -> str | None:
+    """A file of a control group; None when the group is gone."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError as e:
+        # The latter between open and read.
+        if e.errno in (errno.ENOENT, errno.ENODEV):
+            return None
+        raise
 
 
 def remove(container_id: str) -> None:
