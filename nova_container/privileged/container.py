@@ -100,7 +100,11 @@ def _remove_tree(path: str) -> None:
                    capture_output=True)
 
 
-def _load(container_id: str) -> container.ContainerSpec:
+def load(container_id: str) -> container.ContainerSpec:
+    """The container's spec, as it was defined.
+
+    :raises ContainerNotFound: it is not defined
+    """
     try:
         with open(place.container_state(container_id, 'spec.json')) as file:
             return codec.decode(container.ContainerSpec, json.load(file))
@@ -206,7 +210,7 @@ def create(container_id: str) -> dict[str, int]:
     :raises ProcessInvalid: the tenant's command, user or directory is wrong
     """
     with _locked(container_id), contextlib.ExitStack() as undo:
-        spec = _load(container_id)
+        spec = load(container_id)
         run_dir = place.container_run(container_id)
         if os.path.exists(run_dir):
             raise exception.StateConflict(
@@ -215,6 +219,7 @@ def create(container_id: str) -> dict[str, int]:
         os.mkdir(run_dir, 0o711)
         for name in ('rootfs', 'l', 'files'):
             os.mkdir(os.path.join(run_dir, name), 0o711)
+        os.mkdir(os.path.join(run_dir, 'exec'), 0o700)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.container_state(container_id, 'exit.json'))
         shift = userns.create(place.ids().shift(_slot(container_id)))
@@ -250,8 +255,9 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         machine=os.uname().machine))
     _write(os.path.join(run_dir, 'config.json'), json.dumps(config), 0o600)
-    pid, monitor = oci_runtime.create(spec.id)
+    pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
+    _give_console(run_dir)
     return pid, monitor
 
 
@@ -266,6 +272,13 @@ def _give_stdio(pid: int, user: int, group: int) -> None:
         path = f'/proc/{pid}/fd/{number}'
         if stat.S_ISFIFO(os.stat(path).st_mode):
             os.chown(path, user, group)
+
+
+def _give_console(run_dir: str) -> None:
+    """Let the service's user attach to the console and resize it."""
+    user = os.stat(place.state('spool'))
+    for name in ('attach', 'ctl'):
+        os.chown(os.path.join(run_dir, name), user.st_uid, user.st_gid)
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int) -> None:
@@ -378,7 +391,7 @@ def kill(container_id: str, signal: int) -> bool:
 @context.entrypoint
 def terminate(container_id: str) -> bool:
     """Send the container's own stop signal; False when it is gone."""
-    name = _load(container_id).process.stop_signal
+    name = load(container_id).process.stop_signal
     return kill(container_id, signals.number(name))
 
 
@@ -565,7 +578,7 @@ def layers_in_use() -> list[str]:
     found = set()
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            found.update(_load(container_id).layers)
+            found.update(load(container_id).layers)
     return sorted(found)
 
 
