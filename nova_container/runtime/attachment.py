@@ -179,7 +179,8 @@ class _DetachKeys:
 @contextlib.contextmanager
 def _raw(terminal: int) -> collections.abc.Iterator[None]:
     before = termios.tcgetattr(terminal)
-    tty.setraw(terminal)
+    # What was typed ahead is kept.
+    tty.setraw(terminal, termios.TCSADRAIN)
     try:
         yield
     finally:

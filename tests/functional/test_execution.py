@@ -20,7 +20,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 
 from nova_container import exception
 from nova_container.privileged import execution
@@ -235,15 +234,13 @@ class InteractiveTest(ExecutionTestCase):
         pid, terminal = self.on_terminal(
             engine.execute_here, container_id,
             command.Command(('/bin/sh', '-c',
-                             'test -t 0 && echo begin; read x; stty size; '
+                             'test -t 0 && echo begin; read x; '
+                             'until [ "$(stty size)" = "33 77" ]; do :; done; '
                              'exit $x')), True)
         self.read_until(terminal, b'begin')
         fcntl.ioctl(terminal, termios.TIOCSWINSZ,
                     struct.pack('HHHH', 33, 77, 0, 0))
-        # The runtime passes the size on when it has seen the signal.
-        time.sleep(0.5)
         os.write(terminal, b'7\n')
-        self.read_until(terminal, b'33 77')
         self.assertEqual(7, self.exit_code(pid))
 
     def test_attach_type_and_detach(self):
