@@ -71,7 +71,8 @@ class HostSide:
     :param rootfs: path of the mounted root file system
     :param ids: the container's user namespace
     :param cgroup: path of its control group below each hierarchy's root
-    :param files: files to bind read-write: (path on the host, in container)
+    :param files: files and directories to bind read-write: (path on the
+        host, in the container)
     :param open_files_max: the host's own hard limit
     :param machine: as uname(2) names it
     """
@@ -112,11 +113,13 @@ def _resources(limits: container.limits_.Limits) -> dict[str, typing.Any]:
     resources: dict[str, typing.Any] = {
         'devices': [{'allow': False, 'access': 'rwm'}],
     }
-    cpu: dict[str, int] = {}
+    cpu: dict[str, typing.Any] = {}
     if limits.cpu_quota is not None:
         cpu.update(quota=limits.cpu_quota, period=limits.cpu_period)
     if limits.cpu_shares is not None:
         cpu['shares'] = limits.cpu_shares
+    if limits.cpuset is not None:
+        cpu['cpus'] = limits.cpuset
     if cpu:
         resources['cpu'] = cpu
     if limits.memory is not None:
@@ -126,6 +129,29 @@ def _resources(limits: container.limits_.Limits) -> dict[str, typing.Any]:
     if limits.pids is not None:
         resources['pids'] = {'limit': limits.pids}
     return resources
+
+
+def changed_resources(limits: container.limits_.Limits,
+                      processors: str) -> dict[str, typing.Any]:
+    """For the OCI runtime's ``update --resources``.
+
+    Whatever is left out there stays as it was, so all is said.
+
+    :param processors: every one of the host, where the limits name none
+    """
+    memory, pids = -1, -1
+    if limits.memory is not None:
+        memory = limits.memory
+    if limits.pids is not None:
+        pids = limits.pids
+    return {
+        'cpu': {'quota': limits.cpu_quota or -1, 'period': limits.cpu_period,
+                'shares': limits.cpu_shares or 1024,
+                'cpus': limits.cpuset or processors},
+        'memory': {'limit': memory,
+                   'swap': memory + limits.swap if memory >= 0 else -1},
+        'pids': {'limit': pids},
+    }
 
 
 def build(spec: container.ContainerSpec,

@@ -17,6 +17,7 @@ that a restart of nova-compute's service does not take them down, and the
 parents, which no one else removes.
 """
 
+import contextlib
 import errno
 import os
 
@@ -86,6 +87,24 @@ def _pids(group: str) -> set[int]:
                 with open(os.path.join(directory, 'cgroup.procs')) as procs:
                     pids.update(int(pid) for pid in procs)
     return pids - {0}
+
+
+def oom_kills(container_id: str) -> int:
+    """How many processes the kernel has ended for want of memory.
+
+    0 as soon as the container's group is gone.
+    """
+    if unified():
+        # Counts what is below, too.
+        files = [f'{ROOT}{place.cgroup(container_id)}/memory.events']
+    else:
+        files = [f'{directory}/memory.oom_control' for directory, _, _
+                 in os.walk(f'{ROOT}/memory{place.cgroup(container_id)}')]
+    count = 0
+    for path in files:
+        with contextlib.suppress(FileNotFoundError), open(path) as file:
+            count += int(dict(line.split() for line in file)['oom_kill'])
+    return count
 
 
 def remove(container_id: str) -> None:

@@ -23,6 +23,7 @@ run and undefining what is not there succeed.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -36,8 +37,10 @@ import uuid
 
 from nova_container import exception
 from nova_container.oci import runtime_config
+from nova_container.privileged import block
 from nova_container.privileged import cgroup
 from nova_container.privileged import context
+from nova_container.privileged import disk
 from nova_container.privileged import identity
 from nova_container.privileged import linux
 from nova_container.privileged import namespace
@@ -48,6 +51,7 @@ from nova_container.privileged import userns
 from nova_container.spec import codec
 from nova_container.spec import container
 from nova_container.spec import idmap
+from nova_container.spec import limits as limits_
 from nova_container.spec import signals
 
 # A killed process that is still there by then sits in the kernel.
@@ -117,6 +121,14 @@ def _slot(container_id: str) -> int:
     return int(os.readlink(place.container_state(container_id, 'slot')))
 
 
+def limits(container_id: str) -> limits_.Limits:
+    """What a container may use at most.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    return load(container_id).limits
+
+
 def _layer(diff_id: str) -> str:
     algorithm, _, value = diff_id.partition(':')
     return place.state('layers', algorithm, value, 'fs')
@@ -165,11 +177,12 @@ def _allocate_slot(container_id: str) -> int:
 
 @context.entrypoint
 def define(spec: dict[str, typing.Any]) -> None:
-    """Make a container's directory, ids and writable layer, or give a defined
-    one a new spec and keep the rest.
+    """Make a container's directory, ids and disks, or give a defined one a
+    new spec and keep the rest.
 
     :param spec: an encoded ContainerSpec
     :raises StateConflict: it runs
+    :raises InvalidSpec: one of its disks would become smaller
     """
     checked = codec.decode(container.ContainerSpec, spec)
     for diff_id in checked.layers:
@@ -186,16 +199,16 @@ def define(spec: dict[str, typing.Any]) -> None:
             undo.callback(_undefine, checked.id)
             slot = _allocate_slot(checked.id)
             os.symlink(str(slot), os.path.join(path, 'slot'))
-            base = place.ids().base(slot)
-            for name, owner, mode in (('upper', base, 0o755),
-                                      ('work', 0, 0o700)):
-                os.mkdir(os.path.join(path, name), mode)
-                os.chown(os.path.join(path, name), owner, owner)
+            disk.define(checked.id, checked.disk, place.ids().base(slot))
         with _locked(checked.id):
             if os.path.exists(place.container_run(checked.id)):
                 raise exception.StateConflict(
                     f'container {checked.id} runs; halt it before it is '
                     'defined anew')
+            if os.path.exists(os.path.join(path, 'spec.json')):
+                disk.redefine(checked.id, load(checked.id).disk,
+                              checked.disk,
+                              place.ids().base(_slot(checked.id)))
             _write(os.path.join(path, 'spec.json'),
                    json.dumps(codec.encode(checked)), 0o600)
         undo.pop_all()
@@ -241,21 +254,26 @@ def create(container_id: str) -> dict[str, int]:
 def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     """The part of ``create`` inside the containers' mount namespace."""
     run_dir = place.container_run(spec.id)
-    _mount_rootfs(spec, shift)
-    rootfs = os.path.join(run_dir, 'rootfs')
     ids = place.ids().container(_slot(spec.id))
+    disks = disk.mount(spec.id, spec.disk, ids.outside)
+    _mount_rootfs(spec, shift, disks)
+    rootfs = os.path.join(run_dir, 'rootfs')
     rootfs_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         who = identity.resolve(rootfs_fd, spec.process.user)
     finally:
         os.close(rootfs_fd)
+    files = _write_files(spec, ids.outside)
+    if disks.ephemeral is not None:
+        files += ((disks.ephemeral, '/mnt'),)
     config = runtime_config.build(spec, runtime_config.HostSide(
         rootfs=rootfs, ids=ids, cgroup=place.cgroup(spec.id), identity=who,
-        files=_write_files(spec, ids.outside),
+        files=files,
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         machine=os.uname().machine))
     _write(os.path.join(run_dir, 'config.json'), json.dumps(config), 0o600)
     pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
+    block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
     _give_console(run_dir)
     return pid, monitor
@@ -281,7 +299,8 @@ def _give_console(run_dir: str) -> None:
         os.chown(os.path.join(run_dir, name), user.st_uid, user.st_gid)
 
 
-def _mount_rootfs(spec: container.ContainerSpec, shift: int) -> None:
+def _mount_rootfs(spec: container.ContainerSpec, shift: int,
+                  disks: disk.Mounted) -> None:
     """Mount the overlay of the id-mapped layers and the writable layer.
 
     The layers are attached under one-digit names and named relative to the
@@ -309,8 +328,7 @@ def _mount_rootfs(spec: container.ContainerSpec, shift: int) -> None:
     linux.mount(
         'overlay', os.path.join(run_dir, 'rootfs'), 'overlay', linux.MS_NODEV,
         f'userxattr,lowerdir={lower},'
-        f'upperdir={place.container_state(spec.id, "upper")},'
-        f'workdir={place.container_state(spec.id, "work")}')
+        f'upperdir={disks.upper},workdir={disks.work}')
     for name in range(len(layers)):
         linux.umount(str(name))
 
@@ -396,6 +414,40 @@ def terminate(container_id: str) -> bool:
 
 
 @context.entrypoint
+def update(container_id: str, wish: dict[str, typing.Any]) -> None:
+    """Give a container other limits, at once if it runs.
+
+    The number of open files holds from the next start. Bandwidth is
+    ``link.shape``'s.
+
+    :param wish: encoded Limits
+    :raises RuntimeFailed: the kernel refused; the limits are as before
+    """
+    checked = codec.decode(limits_.Limits, wish)
+    with _locked(container_id), contextlib.ExitStack() as undo:
+        before = load(container_id)
+        after = dataclasses.replace(before, limits=checked)
+        found = _process(container_id)
+        if found is not None and process.alive(found):
+            undo.callback(_apply_limits, before)
+            _apply_limits(after)
+        _write(place.container_state(container_id, 'spec.json'),
+               json.dumps(codec.encode(after)), 0o600)
+        undo.pop_all()
+
+
+def _apply_limits(spec: container.ContainerSpec) -> None:
+    path = place.container_run(spec.id, 'resources.json')
+    with open('/sys/devices/system/cpu/online') as online:
+        processors = online.read().strip()
+    _write(path, json.dumps(runtime_config.changed_resources(
+        spec.limits, processors)), 0o600)
+    oci_runtime.call('update', '--resources', path, spec.id)
+    namespace.with_mounts(
+        lambda: block.throttle(spec.id, disk.places(spec.id), spec.limits))
+
+
+@context.entrypoint
 def pause(container_id: str) -> None:
     """Freeze every process (cgroup freezer)."""
     with _locked(container_id):
@@ -447,7 +499,7 @@ def _halt(container_id: str) -> None:
         oci_runtime.call('delete', '--force', container_id)
     _end_unknown(container_id)
     cgroup.remove(container_id)
-    namespace.with_mounts(_unmount_below, run_dir)
+    namespace.with_mounts(_unmount, container_id)
     # The mounts are not visible here, so this cannot reach into them.
     _remove_tree(run_dir)
 
@@ -480,7 +532,9 @@ def _end_unknown(container_id: str) -> None:
         process.wait(found, _KILL_TIMEOUT)
 
 
-def _unmount_below(run_dir: str) -> None:
+def _unmount(container_id: str) -> None:
+    disk.release(container_id)
+    run_dir = place.container_run(container_id)
     targets = [line.split()[4] for line in open('/proc/thread-self/mountinfo')]
     for target in reversed(targets):
         if target.startswith(run_dir + '/'):
@@ -489,9 +543,11 @@ def _unmount_below(run_dir: str) -> None:
 
 def _record_exit(container_id: str) -> None:
     """Keep how the process ended beyond the run directory."""
+    kills = cgroup.oom_kills(container_id)
     ended: dict[str, typing.Any] = {
-        'time': time.time(),
-        'oom': os.path.exists(place.container_run(container_id, 'oom'))}
+        'time': time.time(), 'oom_kills': kills,
+        'oom': kills > 0 or os.path.exists(
+            place.container_run(container_id, 'oom'))}
     path = place.exit_file(container_id)
     try:
         with open(path) as file:

@@ -18,6 +18,7 @@ container's namespace, and nothing on the host ever bears its name.
 """
 
 import array
+import contextlib
 import errno
 import fcntl
 import os
@@ -32,7 +33,9 @@ from nova_container import exception
 from nova_container.privileged import container
 from nova_container.privileged import context
 from nova_container.privileged import namespace
+from nova_container.privileged import traffic
 from nova_container.spec import codec
+from nova_container.spec import limits as limits_
 from nova_container.spec import network
 
 # Set on the host's end: only a device that bears it is ever removed.
@@ -50,33 +53,81 @@ _SYSCTL = (('net/ipv6/conf/{name}/accept_ra', '0'),
 def plug(container_id: str, interface: dict[str, typing.Any]) -> None:
     """Make and configure one interface of a created or running container.
 
-    Does nothing when the container has it already.
+    Does nothing but set its bandwidth when the container has it already.
 
     :param interface: an encoded NetworkInterface
     :raises NetworkFailed: the kernel refused, or the container just ended
     """
     wish = codec.decode(network.NetworkInterface, interface)
+    limits = container.limits(container_id)
+    with _network_namespace(container_id) as netns:
+        try:
+            if not namespace.with_network(netns, _has, wish):
+                _add_pair(container_id, wish, netns)
+                namespace.with_network(netns, _configure, wish)
+            if limits.network_in:
+                _shape_named(wish.host_device, limits.network_in)
+            if limits.network_out:
+                namespace.with_network(netns, _shape_named, wish.name,
+                                       limits.network_out)
+        except NetlinkError as e:
+            _remove(wish.host_device)
+            raise exception.NetworkFailed(
+                f'container {container_id}: interface {wish.name} '
+                f'({wish.host_device}): {e}')
+
+
+@contextlib.contextmanager
+def _network_namespace(container_id: str) -> typing.Iterator[int]:
+    """Descriptor of the network namespace of a container."""
     init = container.require_process(container_id)
     try:
         netns = os.open(f'/proc/{init.pid}/ns/net',
                         os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise exception.NetworkFailed(
-            f'container {container_id} ended while {wish.name} was plugged')
+            f'container {container_id} ended while its network was set up')
     try:
         # The id may have been reused between the check and the open.
         container.require_process(container_id)
-        if namespace.with_network(netns, _has, wish):
-            return
-        _add_pair(container_id, wish, netns)
-        namespace.with_network(netns, _configure, wish)
-    except NetlinkError as e:
-        _remove(wish.host_device)
-        raise exception.NetworkFailed(
-            f'container {container_id}: interface {wish.name} '
-            f'({wish.host_device}): {e}')
+        yield netns
     finally:
         os.close(netns)
+
+
+def _shape_named(device: str, wish: limits_.Bandwidth) -> None:
+    with IPRoute() as route:
+        index = _index(route, device)
+    if index is not None:
+        traffic.shape(index, wish)
+
+
+@context.entrypoint
+def shape(container_id: str) -> None:
+    """Give every interface of a running container the bandwidth that its spec
+    has now.
+
+    :raises NetworkFailed: the kernel refused, or the container just ended
+    """
+    limits = container.limits(container_id)
+    with _network_namespace(container_id) as netns:
+        try:
+            for outside, inside in _pairs(container_id):
+                traffic.shape(outside, limits.network_in)
+                namespace.with_network(netns, traffic.shape, inside,
+                                       limits.network_out)
+        except NetlinkError as e:
+            raise exception.NetworkFailed(
+                f'container {container_id}: limiting its bandwidth failed: '
+                f'{e}')
+
+
+def _pairs(container_id: str) -> list[tuple[int, int]]:
+    """Numbers of the host's ends and of the container's ends."""
+    with IPRoute() as route:
+        return [(found['index'], found.get('link'))
+                for found in route.get_links()
+                if found.get('ifalias') == _ALIAS + container_id]
 
 
 def _index(route: IPRoute, name: str) -> int | None:

@@ -53,6 +53,7 @@ _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
+_SYS_QUOTACTL_FD = 443
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -140,3 +141,11 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int,
         _SYS_OPENAT2, dir_fd, ctypes.c_char_p(os.fsencode(path)),
         ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))),
         f'openat2 {path}')
+
+
+def quotactl_fd(fd: int, command: int, who: int, data: bytearray) -> None:
+    """quotactl_fd(2); ``data`` is the command's structure, in and out."""
+    buffer = (ctypes.c_char * len(data)).from_buffer(data)
+    _check(_libc.syscall(
+        _SYS_QUOTACTL_FD, ctypes.c_uint(fd), ctypes.c_uint(command),
+        ctypes.c_uint(who), buffer), f'quotactl_fd({command:#x}, {who})')

@@ -20,13 +20,14 @@
         spool/                   archives being read (the service user's)
         images/                  image records (the service user's)
         ids/<slot>               symbolic link, names the slot's container
-        containers/<id>/         spec.json slot upper/ work/ log exit.json
+        containers/<id>/         spec.json slot log exit.json, and
+                                 upper/ work/ mnt/ or root.img ephemeral.img
         trash/                   containers being removed
     <run_path>/                  gone at reboot
         ns/mnt                   the mount namespace of the containers
         oci/                     the OCI runtime's own state
         exits/<id>               exit code, written by conmon
-        c/<id>/                  config.json, rootfs/, run.json, started, ...
+        c/<id>/                  config.json, rootfs/, disk/, run.json, ...
 """
 
 import os

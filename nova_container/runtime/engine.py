@@ -33,6 +33,7 @@ from nova_container.runtime import state
 from nova_container.spec import codec
 from nova_container.spec import command
 from nova_container.spec import container as container_spec
+from nova_container.spec import limits
 from nova_container.spec import network
 from nova_container.spec import signals
 
@@ -96,6 +97,18 @@ def stop(container_id: str, timeout: float) -> None:
 def halt(container_id: str) -> None:
     """End the container at once; succeeds when it does not run."""
     container.halt(container_id)
+
+
+def update(container_id: str, wish: limits.Limits) -> None:
+    """Give the container other limits, at once if it runs.
+
+    The number of open files holds from the next start.
+
+    :raises RuntimeFailed: the kernel refused one; all are as before
+    """
+    container.update(container_id, codec.encode(wish))
+    if state.read(container_id).process is not None:
+        link.shape(container_id)
 
 
 def pause(container_id: str) -> None:

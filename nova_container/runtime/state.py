@@ -44,7 +44,8 @@ class State:
     :param monitor: its conmon, while it runs
     :param exit_code: 0..255, 128+N for signal N; None while it runs, before
         its first start, and when the monitor was killed
-    :param oom: whether the kernel ended a process for want of memory
+    :param oom: whether the kernel ended a process for want of memory; not
+        told while it runs, see ``stats``
     """
 
     status: Status
@@ -91,9 +92,10 @@ def read(container_id: str) -> State:
             return State(status, init, monitor)
         if not processes.alive(monitor):
             monitor = None
-        return State(
-            Status.STOPPED, None, monitor, _exit_code(container_id),
-            os.path.exists(place.container_run(container_id, 'oom')))
+        oom = (os.path.exists(place.container_run(container_id, 'oom'))
+               or cgroup.oom_kills(container_id) > 0)
+        return State(Status.STOPPED, None, monitor, _exit_code(container_id),
+                     oom)
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))

@@ -16,6 +16,7 @@ import dataclasses
 import re
 
 from nova_container import exception
+from nova_container.spec import disk as disk_
 from nova_container.spec import limits as limits_
 from nova_container.spec import network
 from nova_container.spec import signals
@@ -103,6 +104,7 @@ class ContainerSpec:
     process: Process
     layers: tuple[str, ...]
     limits: limits_.Limits = limits_.Limits()
+    disk: disk_.Disk = disk_.Disk()
     dns: network.Dns = network.Dns()
     addresses: tuple[str, ...] = ()
 

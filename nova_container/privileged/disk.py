@@ -1,0 +1,247 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A container's disks, as root: the writable layer and the ephemeral disk.
+
+Each is a *volume*: one or two directories in the container's persistent
+directory, and a limit that holds for all of their content. What enforces it is
+found by trying when the volume is made, and told afterwards by what is there:
+
+- nothing, for a root disk without a limit;
+- a project quota, where the file system has them;
+- a file system of its own in ``<volume>.img`` elsewhere, which is mounted in
+  the containers' mount namespace while the container runs. Its directories
+  are made at the first mount.
+
+Files are limited as bytes are, so that many empty ones do not fill the host's
+file system either.
+"""
+
+import contextlib
+import dataclasses
+import os
+import typing
+
+from nova_container import exception
+from nova_container.privileged import block
+from nova_container.privileged import context
+from nova_container.privileged import linux
+from nova_container.privileged import loop
+from nova_container.privileged import place
+from nova_container.privileged import quota
+from nova_container.spec import disk
+
+
+@dataclasses.dataclass(frozen=True)
+class _Volume:
+    """
+    :param name: as the attribute of spec.disk.Disk
+    :param directories: name, whether the container's root owns it, mode
+    """
+
+    name: str
+    directories: tuple[tuple[str, bool, int], ...]
+
+    def size(self, wish: disk.Disk) -> int | None:
+        return getattr(wish, self.name)
+
+
+_ROOT = _Volume('root', (('upper', True, 0o755), ('work', False, 0o700)))
+_EPHEMERAL = _Volume('ephemeral', (('mnt', True, 0o755),))
+_VOLUMES = (_ROOT, _EPHEMERAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mounted:
+    """Where the disks of a container are, in the containers' namespace.
+
+    :param upper: upper directory of the root file system's overlay
+    :param work: its work directory
+    :param ephemeral: what the container has at /mnt, if it has it
+    """
+
+    upper: str
+    work: str
+    ephemeral: str | None
+
+
+def _image(container_id: str, volume: _Volume) -> str:
+    return place.container_state(container_id, f'{volume.name}.img')
+
+
+def _project(volume: _Volume, base: int) -> int:
+    """A project id of a volume's own: no two containers share ids."""
+    return base + _VOLUMES.index(volume)
+
+
+def _mount_point(container_id: str, volume: _Volume) -> str:
+    return place.container_run(container_id, 'disk', volume.name)
+
+
+def _make_directories(parent: str, volume: _Volume, base: int,
+                      project: int | None = None) -> None:
+    """Whole or not at all, each."""
+    for name, inside, mode in volume.directories:
+        path = os.path.join(parent, name)
+        if os.path.isdir(path):
+            continue
+        unfinished = f'{path}.new'
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(unfinished)
+        if project is not None:
+            quota.assign(unfinished, project)
+        owner = base if inside else 0
+        os.chown(unfinished, owner, owner)
+        os.chmod(unfinished, mode)
+        os.rename(unfinished, path)
+
+
+def _limit_project(path: str, project: int, size: int) -> None:
+    quota.limit(path, project, size, size // loop.BYTES_PER_INODE)
+
+
+def _make(container_id: str, volume: _Volume, size: int | None,
+          base: int) -> None:
+    path = place.container_state(container_id)
+    if size is None:
+        _make_directories(path, volume, base)
+    elif quota.offered(path):
+        project = _project(volume, base)
+        # Before anything can be written.
+        _limit_project(path, project, size)
+        _make_directories(path, volume, base, project)
+    else:
+        loop.make(_image(container_id, volume), size, base)
+
+
+def define(container_id: str, wish: disk.Disk, base: int) -> None:
+    """Make the disks of a container that is being defined.
+
+    :param base: host id of the container's root
+    :raises NoSpace: the host's file system does not take it
+    :raises HostUnsupported: nothing on this host can limit a disk
+    """
+    _make(container_id, _ROOT, wish.root, base)
+    if wish.ephemeral is not None:
+        _make(container_id, _EPHEMERAL, wish.ephemeral, base)
+
+
+def redefine(container_id: str, before: disk.Disk, wish: disk.Disk,
+             base: int) -> None:
+    """Give the disks of a container that does not run another size.
+
+    May be repeated when it was killed half way.
+
+    :raises InvalidSpec: a disk would become smaller
+    """
+    for volume in _VOLUMES:
+        old, new = volume.size(before), volume.size(wish)
+        if old == new:
+            continue
+        unlimited = float('inf') if volume is _ROOT else 0
+        if (unlimited if new is None else new) < (
+                unlimited if old is None else old):
+            raise exception.InvalidSpec(
+                f'container {container_id}: its {volume.name} disk cannot '
+                f'shrink from {old or "unlimited"} to {new or 0} bytes')
+        if volume is _EPHEMERAL and old is None:
+            _make(container_id, volume, new, base)
+        else:
+            _grow(container_id, volume, new, base)
+
+
+def _grow(container_id: str, volume: _Volume, size: int | None,
+          base: int) -> None:
+    path = place.container_state(container_id)
+    image = _image(container_id, volume)
+    if os.path.exists(image):
+        if size is None:
+            host = os.statvfs(path)
+            size = host.f_blocks * host.f_frsize
+        loop.grow(image, size)
+    else:
+        _limit_project(path, _project(volume, base), size or 0)
+
+
+def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
+    """Have the disks at hand, mounted if need be, in the mount namespace of
+    the containers. They are unmounted with all else below the run directory.
+    """
+    def at(volume: _Volume) -> str:
+        image = _image(container_id, volume)
+        if not os.path.exists(image):
+            return place.container_state(container_id)
+        target = _mount_point(container_id, volume)
+        os.makedirs(target, 0o711)
+        loop.mount(image, target)
+        _make_directories(target, volume, base)
+        return target
+
+    root = at(_ROOT)
+    ephemeral = None
+    if wish.ephemeral is not None:
+        ephemeral = os.path.join(at(_EPHEMERAL), 'mnt')
+    return Mounted(upper=os.path.join(root, 'upper'),
+                   work=os.path.join(root, 'work'), ephemeral=ephemeral)
+
+
+def places(container_id: str) -> set[str]:
+    """Directories on each file system that the container reads or writes."""
+    return {place.state()} | {
+        target for volume in _VOLUMES
+        if os.path.ismount(target := _mount_point(container_id, volume))}
+
+
+def release(container_id: str) -> None:
+    """What is to be done before the disks are unmounted."""
+    for path in places(container_id) - {place.state()}:
+        # What is still to be written must not wait for its turn.
+        block.release(os.stat(path).st_dev)
+
+
+@contextlib.contextmanager
+def upper(container_id: str) -> typing.Iterator[str]:
+    """The writable layer for reading, whether the container runs or not.
+
+    To be entered in the containers' mount namespace, under the container's
+    lock.
+    """
+    image = _image(container_id, _ROOT)
+    target = _mount_point(container_id, _ROOT)
+    if not os.path.exists(image):
+        yield place.container_state(container_id, 'upper')
+    elif os.path.ismount(target):
+        yield os.path.join(target, 'upper')
+    else:
+        target = place.run('disks', container_id)
+        os.makedirs(target, 0o700, exist_ok=True)
+        loop.mount(image, target)
+        try:
+            yield os.path.join(target, 'upper')
+        finally:
+            linux.umount(target)
+            os.rmdir(target)
+
+
+@context.entrypoint
+def used(container_id: str) -> int | None:
+    """Bytes that the writable layer occupies; None when nobody counts."""
+    image = _image(container_id, _ROOT)
+    if os.path.exists(image):
+        return loop.used(image)
+    path = place.container_state(container_id, 'upper')
+    try:
+        project = quota.project(path)
+    except FileNotFoundError:
+        raise exception.ContainerNotFound(
+            f'container {container_id} is not defined on this host')
+    return quota.used(path, project) if project else None

@@ -1,0 +1,190 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Disks as ext4 images in sparse files, mounted through loop devices.
+
+A loop device lives as long as the mount on it: it is set up with autoclear,
+so the kernel takes it down with the last reference, a killed process's
+included, and none can leak. Blocks that are freed inside are given back to the
+host's file system (``discard``).
+
+Each image has a lock, flock(2) on itself, which the programs that work on it
+hold too: they may outlive the process that started them.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import subprocess
+
+from nova_container import exception
+from nova_container.privileged import linux
+from nova_container.privileged import place
+
+_LOOP_CTL_GET_FREE = 0x4C82
+_LOOP_CONFIGURE = 0x4C0A
+_LO_FLAGS_AUTOCLEAR = 4
+_LO_FLAGS_DIRECT_IO = 16
+
+# struct loop_config of linux/loop.h: descriptor, block size, and of struct
+# loop_info64 only the flags.
+_LOOP_CONFIG = struct.Struct('II52xI176x64x')
+
+_BLOCK = 4096
+_MAJOR = 7
+_ATTEMPTS = 64
+
+# One inode for this many bytes: half of what mke2fs has by default, since
+# container images are made of small files.
+BYTES_PER_INODE = 8192
+
+# noinit_itable: the kernel would fill the holes with empty inode tables.
+_OPTIONS = 'discard,noinit_itable'
+
+
+def _open(image: str, flags: int = 0) -> int:
+    """The image, locked."""
+    fd = os.open(image, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags,
+                 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _command(fd: int, *args: str, codes: tuple[int, ...] = (0,)) -> None:
+    done = subprocess.run(args, stdin=subprocess.DEVNULL, text=True,
+                          capture_output=True, env=place.ENV, pass_fds=(fd,),
+                          errors='replace')
+    if done.returncode not in codes:
+        raise exception.OperatorError(
+            f'{" ".join(args)} failed: '
+            f'{(done.stderr or done.stdout).strip()}')
+
+
+def make(image: str, size: int, owner: int) -> None:
+    """Make an image with an empty file system.
+
+    :param size: bytes
+    :param owner: user and group of its root directory
+    :raises NoSpace: the host's file system does not take such a file
+    :raises HostUnsupported: mke2fs is not installed
+    """
+    fd = _open(image, os.O_CREAT)
+    try:
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, size)
+        _command(fd, 'mke2fs', '-q', '-F', '-t', 'ext4', '-m', '0',
+                 '-b', str(_BLOCK), '-i', str(BYTES_PER_INODE),
+                 '-E', f'root_owner={owner}:{owner},lazy_itable_init=1',
+                 image)
+    except FileNotFoundError:
+        raise exception.HostUnsupported(
+            'mke2fs is not installed: install the package e2fsprogs')
+    except OSError as e:
+        raise exception.NoSpace(
+            f'making the disk {image} of {size} bytes failed: {e.strerror}')
+    finally:
+        os.close(fd)
+
+
+def grow(image: str, size: int) -> None:
+    """Make an image that is not mounted larger; may be repeated if killed.
+
+    The kernel would do it while mounted, but only for CAP_SYS_RESOURCE.
+    """
+    fd = _open(image)
+    try:
+        _undo(fd, image)
+        os.ftruncate(fd, size)
+        _check(fd, image)
+        _command(fd, 'resize2fs', '-z', _undo_file(image), image)
+        os.unlink(_undo_file(image))
+    finally:
+        os.close(fd)
+
+
+def _undo_file(image: str) -> str:
+    return f'{image}.undo'
+
+
+def _undo(fd: int, image: str) -> None:
+    """Take back a ``grow`` that was killed."""
+    undo = _undo_file(image)
+    if os.path.exists(undo):
+        # It refuses a file that was cut before anything was changed.
+        _command(fd, 'e2undo', '-f', undo, image, codes=(0, 1, 255))
+        _check(fd, image)
+        os.unlink(undo)
+
+
+def _check(fd: int, image: str) -> None:
+    # 1: it has repaired something.
+    _command(fd, 'e2fsck', '-f', '-p', image, codes=(0, 1))
+
+
+def _attach(image: int) -> tuple[int, str]:
+    """A loop device over an image: its descriptor and its path.
+
+    :raises HostUnsupported: the host has no loop devices
+    """
+    config = _LOOP_CONFIG.pack(image, _BLOCK,
+                               _LO_FLAGS_AUTOCLEAR | _LO_FLAGS_DIRECT_IO)
+    try:
+        control = os.open('/dev/loop-control', os.O_RDWR | os.O_CLOEXEC)
+    except OSError as e:
+        raise exception.HostUnsupported(
+            f'opening /dev/loop-control failed: {e.strerror}; load the '
+            'module loop, or put [container] state_path on a file system '
+            'with project quotas')
+    try:
+        for _ in range(_ATTEMPTS):
+            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            path = f'/dev/loop{number}'
+            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(device, _LOOP_CONFIGURE, config)
+                return device, path
+            except OSError as e:
+                os.close(device)
+                # Another process was faster.
+                if e.errno != errno.EBUSY:
+                    raise
+    finally:
+        os.close(control)
+    raise exception.HostUnsupported('no loop device could be had: other '
+                                    'processes took each that was free')
+
+
+def mount(image: str, target: str) -> None:
+    """Mount an image."""
+    fd = _open(image)
+    try:
+        _undo(fd, image)
+        device, path = _attach(fd)
+        # The device would hold the lock for as long as it lives.
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        try:
+            linux.mount(path, target, 'ext4', linux.MS_NODEV, _OPTIONS)
+        finally:
+            os.close(device)
+    finally:
+        os.close(fd)
+
+
+def used(image: str) -> int:
+    """Bytes that an image occupies on the host."""
+    return os.stat(image).st_blocks * 512
+
+
+def is_loop(device: int) -> bool:
+    """Whether a device number (stat(2)) is that of a loop device."""
+    return os.major(device) == _MAJOR
