@@ -162,6 +162,8 @@ def build(spec: container.ContainerSpec,
     env.setdefault('PATH', '/usr/local/sbin:/usr/local/bin:'
                            '/usr/sbin:/usr/bin:/sbin:/bin')
     env.setdefault('HOSTNAME', spec.hostname)
+    if spec.process.terminal:
+        env.setdefault('TERM', 'xterm')
     env.setdefault('HOME', host.identity.home)
     open_files = min(spec.limits.open_files or 1048576, host.open_files_max)
     mapping = [{'containerID': host.ids.inside, 'hostID': host.ids.outside,
@@ -171,7 +173,7 @@ def build(spec: container.ContainerSpec,
         'hostname': spec.hostname,
         'root': {'path': host.rootfs, 'readonly': False},
         'process': {
-            'terminal': False,
+            'terminal': spec.process.terminal,
             'user': {'uid': host.identity.uid, 'gid': host.identity.gid,
                      'additionalGids': list(host.identity.groups)},
             'args': list(spec.process.args),

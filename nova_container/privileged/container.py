@@ -104,7 +104,11 @@ def _remove_tree(path: str) -> None:
                    capture_output=True)
 
 
-def _load(container_id: str) -> container.ContainerSpec:
+def load(container_id: str) -> container.ContainerSpec:
+    """The container's spec, as it was defined.
+
+    :raises ContainerNotFound: it is not defined
+    """
     try:
         with open(place.container_state(container_id, 'spec.json')) as file:
             return codec.decode(container.ContainerSpec, json.load(file))
@@ -122,7 +126,7 @@ def limits(container_id: str) -> limits_.Limits:
 
     :raises ContainerNotFound: it is not defined
     """
-    return _load(container_id).limits
+    return load(container_id).limits
 
 
 def host_ids(container_id: str) -> tuple[int, int]:
@@ -209,7 +213,7 @@ def define(spec: dict[str, typing.Any]) -> None:
                     f'container {checked.id} runs; halt it before it is '
                     'defined anew')
             if os.path.exists(os.path.join(path, 'spec.json')):
-                disk.redefine(checked.id, _load(checked.id).disk,
+                disk.redefine(checked.id, load(checked.id).disk,
                               checked.disk,
                               place.ids().base(_slot(checked.id)))
             _write(os.path.join(path, 'spec.json'),
@@ -226,7 +230,7 @@ def create(container_id: str) -> dict[str, int]:
     :raises ProcessInvalid: the tenant's command, user or directory is wrong
     """
     with _locked(container_id), contextlib.ExitStack() as undo:
-        spec = _load(container_id)
+        spec = load(container_id)
         run_dir = place.container_run(container_id)
         if os.path.exists(run_dir):
             raise exception.StateConflict(
@@ -235,6 +239,7 @@ def create(container_id: str) -> dict[str, int]:
         os.mkdir(run_dir, 0o711)
         for name in ('rootfs', 'l', 'files'):
             os.mkdir(os.path.join(run_dir, name), 0o711)
+        os.mkdir(os.path.join(run_dir, 'exec'), 0o700)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.container_state(container_id, 'exit.json'))
         shift = userns.create(place.ids().shift(_slot(container_id)))
@@ -274,9 +279,10 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         machine=os.uname().machine))
     _write(os.path.join(run_dir, 'config.json'), json.dumps(config), 0o600)
-    pid, monitor = oci_runtime.create(spec.id)
+    pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
+    _give_console(run_dir)
     return pid, monitor
 
 
@@ -291,6 +297,13 @@ def _give_stdio(pid: int, user: int, group: int) -> None:
         path = f'/proc/{pid}/fd/{number}'
         if stat.S_ISFIFO(os.stat(path).st_mode):
             os.chown(path, user, group)
+
+
+def _give_console(run_dir: str) -> None:
+    """Let the service's user attach to the console and resize it."""
+    user = os.stat(place.state('spool'))
+    for name in ('attach', 'ctl'):
+        os.chown(os.path.join(run_dir, name), user.st_uid, user.st_gid)
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int,
@@ -403,7 +416,7 @@ def kill(container_id: str, signal: int) -> bool:
 @context.entrypoint
 def terminate(container_id: str) -> bool:
     """Send the container's own stop signal; False when it is gone."""
-    name = _load(container_id).process.stop_signal
+    name = load(container_id).process.stop_signal
     return kill(container_id, signals.number(name))
 
 
@@ -419,7 +432,7 @@ def update(container_id: str, wish: dict[str, typing.Any]) -> None:
     """
     checked = codec.decode(limits_.Limits, wish)
     with _locked(container_id), contextlib.ExitStack() as undo:
-        before = _load(container_id)
+        before = load(container_id)
         after = dataclasses.replace(before, limits=checked)
         found = _process(container_id)
         if found is not None and process.alive(found):
@@ -628,7 +641,7 @@ def layers_in_use() -> list[str]:
     found = set()
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            found.update(_load(container_id).layers)
+            found.update(load(container_id).layers)
     return sorted(found)
 
 

@@ -81,10 +81,10 @@ def call(*args: str) -> None:
     if done.returncode:
         raise exception.RuntimeFailed(
             f'{os.path.basename(runtime())} {" ".join(args)} failed: '
-            f'{_words(done.stderr)}')
+            f'{words(done.stderr)}')
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """The last message of the runtime's log lines."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     if not lines:
@@ -96,25 +96,27 @@ def _words(text: str) -> str:
     return lines[-1]
 
 
-def failure(container_id: str, words: str) -> exception.ContainerError:
-    """The error for a container that could not be created or started."""
+def failure(container_id: str, words: str,
+            verb: str = 'create') -> exception.ContainerError:
+    """The error for a process that could not be created or started."""
     if any(pattern.search(words) for pattern in _PROCESS_ERRORS):
         _, _, short = words.rpartition('container process: ')
         return exception.ProcessInvalid(
             f'cannot start the process: {short or words}; correct the image '
             'or the server properties container:*')
     return exception.RuntimeFailed(
-        f'container {container_id}: {os.path.basename(runtime())} create '
+        f'container {container_id}: {os.path.basename(runtime())} {verb} '
         f'failed: {words}')
 
 
-def create(container_id: str) -> tuple[int, int]:
+def create(container_id: str, terminal: bool) -> tuple[int, int]:
     """Start conmon, and through it the runtime's ``create``.
 
     The process of the container is held until ``start``. conmon gets a
     control group of its own and no descriptor but its pipes, and outlives us.
     To be called in the containers' mount namespace.
 
+    :param terminal: whether config.json asks for one
     :returns: process ids of the container's first process and of conmon
     :raises ProcessInvalid: the tenant's command cannot be started
     :raises RuntimeFailed: anything else that the runtime refuses
@@ -134,6 +136,8 @@ def create(container_id: str) -> tuple[int, int]:
         '--exit-dir', place.run('exits'), '--persist-dir', run_dir,
         '--socket-dir-path', run_dir, '--full-attach', '--log-level', 'warn',
     ]
+    if terminal:
+        args += ['-t', '-i', '--leave-stdin-open']
     env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
            '_OCI_STARTPIPE': str(start_read)}
     with open(sync_read, 'rb', buffering=0) as sync, \
@@ -157,8 +161,8 @@ def create(container_id: str) -> tuple[int, int]:
     if answer.get('data', -1) < 0:
         with open(os.path.join(run_dir, 'conmon.log'),
                   errors='replace') as log:
-            words = str(answer.get('message') or log.read())
-        raise failure(container_id, _words(words))
+            said = str(answer.get('message') or log.read())
+        raise failure(container_id, words(said))
     with open(os.path.join(run_dir, 'conmon.pid')) as file:
         return answer['data'], int(file.read())
 

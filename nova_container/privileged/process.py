@@ -30,17 +30,29 @@ class Process:
     started: int
 
 
-def identify(pid: int) -> Process | None:
-    """The process that has ``pid`` now; None for none and for a zombie."""
+def _stat(pid: int) -> list[bytes] | None:
+    """Fields 3 and on of /proc/pid/stat; None for none and for a zombie."""
     try:
         with open(f'/proc/{pid}/stat', 'rb') as file:
             # The command's name may hold spaces and brackets.
             fields = file.read().rpartition(b')')[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in (b'Z', b'X'):
+    return None if fields[0] in (b'Z', b'X') else fields
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has ``pid`` now; None for none and for a zombie."""
+    fields = _stat(pid)
+    return Process(pid, int(fields[19])) if fields else None
+
+
+def session(process: Process) -> int | None:
+    """Session id of this very process; None when it is gone."""
+    fields = _stat(process.pid)
+    if fields is None or int(fields[19]) != process.started:
         return None
-    return Process(pid, int(fields[19]))
+    return int(fields[3])
 
 
 def alive(process: Process) -> bool:

@@ -22,18 +22,34 @@ Between create and start the process is held: interfaces are plugged then, so
 no process ever runs without its network.
 """
 
+import dataclasses
+
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import execution
 from nova_container.privileged import link
 from nova_container.privileged import process
 from nova_container.runtime import state
 from nova_container.spec import codec
+from nova_container.spec import command
 from nova_container.spec import container as container_spec
 from nova_container.spec import limits
 from nova_container.spec import network
+from nova_container.spec import signals
 
-# A process that took SIGKILL is gone in an instant, or hangs in the kernel.
-_KILL_TIMEOUT = 30
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a command in a container ended.
+
+    :param exit_code: 128+N for signal N; None when its time was up
+    :param truncated: it wrote more than what is here
+    """
+
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
 
 
 def define(spec: container_spec.ContainerSpec) -> None:
@@ -105,6 +121,40 @@ def resume(container_id: str) -> None:
     container.resume(container_id)
 
 
+def send_signal(container_id: str, name: str) -> bool:
+    """Send ``SIGHUP``, ``HUP`` or ``1`` to the first process.
+
+    :returns: False when it has ended
+    :raises ProcessInvalid: there is no such signal
+    """
+    return container.kill(container_id, signals.number(name))
+
+
+def execute(container_id: str, wish: command.Command, timeout: float = 60,
+            limit: int = 65536) -> Execution:
+    """Run a command in a running container to its end, without input.
+
+    :param timeout: seconds until the command is killed
+    :param limit: bytes to keep of each output stream
+    :raises StateConflict: the container does not run, or is full
+    :raises ProcessInvalid: the command, its user or directory is wrong
+    """
+    require(container_id, state.Status.RUNNING)
+    return Execution(**execution.run(container_id, codec.encode(wish),
+                                     float(timeout), limit))
+
+
+def execute_here(container_id: str, wish: command.Command,
+                 terminal: bool) -> int:
+    """Run a command on the caller's own input and output; for root only.
+
+    :param terminal: in a pseudo-terminal that follows the caller's
+    :returns: exit code, 128+N for signal N
+    """
+    require(container_id, state.Status.RUNNING)
+    return execution.interactive(container_id, wish, terminal)
+
+
 def undefine(container_id: str) -> None:
     """Halt the container and remove it with all its files."""
     container.undefine(container_id)
@@ -136,4 +186,5 @@ def setup(user: int, group: int) -> list[str]:
     :returns: ids of the containers that were removed or halted
     """
     container.setup(user, group)
+    execution.recover()
     return container.recover()

@@ -52,6 +52,7 @@ class Process:
     :param cwd: absolute directory inside the container
     :param user: ``user[:group]``, names or numbers, as in an image's config
     :param stop_signal: what asks it to end, ``SIGTERM`` or ``SIGRTMIN+3``
+    :param terminal: a pseudo-terminal as standard input and output
     """
 
     args: tuple[str, ...]
@@ -59,6 +60,7 @@ class Process:
     cwd: str = '/'
     user: str = ''
     stop_signal: str = 'SIGTERM'
+    terminal: bool = False
 
     def __post_init__(self):
         if not self.args or not self.args[0]:

@@ -1,0 +1,316 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Run a command in a container that runs already.
+
+The OCI runtime's ``exec`` joins the container's namespaces and control group
+and takes on its capabilities and seccomp profile: a command can do no more
+than the container's own process. Its input and output are pipes (or, for an
+operator at a terminal, a pseudo-terminal that the runtime makes inside the
+container), never a descriptor of the host.
+
+Each command has a file below ``<run_path>/c/<id>/exec``, locked for as long as
+whoever started it lives; ``recover`` ends the commands nobody waits for.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+import typing
+import uuid
+
+from nova_container import exception
+from nova_container.privileged import cgroup
+from nova_container.privileged import container
+from nova_container.privileged import context
+from nova_container.privileged import identity
+from nova_container.privileged import namespace
+from nova_container.privileged import oci_runtime
+from nova_container.privileged import place
+from nova_container.privileged import process
+from nova_container.spec import codec
+from nova_container.spec import command as command_spec
+
+# What one call may carry and how long it may hold a thread of the daemon.
+OUTPUT_MAX = 1 << 20
+TIMEOUT_MAX = 3600
+
+# What is left once a command was killed; longer means a hang in the kernel.
+_END_TIMEOUT = 10
+
+# What runc (a Go abort) and crun say when there is no room for a process.
+_NO_ROOM = re.compile(r'newosproc|pthread_create failed|fail startup|'
+                      r'Resource temporarily unavailable')
+
+
+@context.entrypoint
+def run(container_id: str, command: dict[str, typing.Any], timeout: float,
+        limit: int) -> dict[str, typing.Any]:
+    """Run a command to its end, with no input.
+
+    A process that the command leaves behind with its output still open is
+    waited for.
+
+    :param command: an encoded ``spec.command.Command``
+    :param timeout: seconds, after which the command and the processes of its
+        session are killed
+    :param limit: bytes of standard output, and of standard error, to return;
+        the rest is read and dropped
+    :returns: ``exit_code`` (128+N for signal N; None after the timeout),
+        ``stdout``, ``stderr``, ``truncated``
+    :raises StateConflict: the container does not run, or is full
+    :raises ProcessInvalid: the command cannot be started
+    """
+    wish = codec.decode(command_spec.Command, command)
+    if not isinstance(timeout, (int, float)) or not 0 < timeout <= TIMEOUT_MAX:
+        raise exception.InvalidSpec(
+            f'timeout {timeout} is not in 1..{TIMEOUT_MAX} seconds')
+    if type(limit) is not int or not 0 <= limit <= OUTPUT_MAX:
+        raise exception.InvalidSpec(
+            f'output limit {limit} is not in 0..{OUTPUT_MAX}')
+    with _session(container_id, wish, terminal=False) as session:
+        return session.run(timeout, limit)
+
+
+def interactive(container_id: str, command: command_spec.Command,
+                terminal: bool) -> int:
+    """Run a command on the caller's own standard input and output.
+
+    For a caller that is root itself: descriptors do not cross the channel to
+    the daemon.
+
+    :param terminal: give the command a pseudo-terminal. The caller's input
+        must be one; it is in raw mode meanwhile, and its size is passed on
+    :returns: exit code, 128+N for signal N
+    """
+    with _session(container_id, command, terminal) as session:
+        child = subprocess.Popen(session.argv, env=place.ENV, cwd='/')
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            code = child.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if not session.started():
+            raise exception.ProcessInvalid(
+                f'container {container_id}: {command.args[0]!r} could not be '
+                'started')
+        return code
+
+
+class _Session:
+    """One command: its files and its processes."""
+
+    def __init__(self, container_id: str, path: str):
+        self._id = container_id
+        self._pid_file = f'{path}.pid'
+        self.argv = oci_runtime.command(
+            'exec', '--process', path, '--pid-file', self._pid_file,
+            container_id)
+
+    def started(self) -> bool:
+        return os.path.exists(self._pid_file)
+
+    def run(self, timeout: float, limit: int) -> dict[str, typing.Any]:
+        deadline = time.monotonic() + timeout
+        child = subprocess.Popen(
+            self.argv, env=place.ENV, cwd='/', bufsize=0,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        with child:
+            ended, output = _collect(child, deadline, limit)
+            if not ended:
+                self.kill()
+                child.kill()
+        if ended and not self.started():
+            raise self._failure(output[1][:limit].decode(errors='replace'))
+        return {'exit_code': child.returncode if ended else None,
+                'stdout': bytes(output[0][:limit]),
+                'stderr': bytes(output[1][:limit]),
+                'truncated': any(len(part) > limit for part in output)}
+
+    def _failure(self, words: str) -> exception.ContainerError:
+        if _NO_ROOM.search(words):
+            return exception.StateConflict(
+                f'container {self._id} has as many processes as it may have; '
+                'no command can be run in it until some end')
+        try:
+            container.require_process(self._id)
+        except exception.StateConflict as e:
+            return e
+        return oci_runtime.failure(self._id, oci_runtime.words(words), 'exec')
+
+    def kill(self) -> None:
+        """SIGKILL for the command and every process of its session."""
+        _kill_session(self._id, self._pid_file)
+
+
+def _collect(child: subprocess.Popen, deadline: float,
+             limit: int) -> tuple[bool, tuple[bytearray, bytearray]]:
+    """Read until the child has ended; False when the time was up before.
+
+    One byte more than ``limit`` is kept, which tells that there was more.
+    """
+    output = (bytearray(), bytearray())
+    pidfd = os.pidfd_open(child.pid)
+    with selectors.DefaultSelector() as ready:
+        for stream, kept in zip((child.stdout, child.stderr), output):
+            os.set_blocking(stream.fileno(), False)
+            ready.register(stream, selectors.EVENT_READ, kept)
+        ready.register(pidfd, selectors.EVENT_READ)
+        try:
+            ended = False
+            while not ended:
+                left = deadline - time.monotonic()
+                events = ready.select(max(left, 0))
+                if not events and left <= 0:
+                    return False, output
+                for key, _ in events:
+                    if key.fd == pidfd:
+                        ended = True
+                    elif not _read(key.fileobj, key.data, limit):
+                        ready.unregister(key.fileobj)
+            for stream, kept in zip((child.stdout, child.stderr), output):
+                while _read(stream, kept, limit):
+                    pass
+            return True, output
+        finally:
+            os.close(pidfd)
+
+
+def _read(stream: typing.IO[bytes], kept: bytearray, limit: int) -> bool:
+    """Take what is there; False when there is nothing (more)."""
+    chunk = stream.read(65536)
+    if not chunk:
+        return False
+    kept += chunk[:max(limit + 1 - len(kept), 0)]
+    return True
+
+
+@contextlib.contextmanager
+def _session(container_id: str, command: command_spec.Command,
+             terminal: bool):
+    """A command made ready to be run, and nothing left of it afterwards."""
+    container.require_process(container_id)
+    directory = place.container_run(container_id, 'exec')
+    path = os.path.join(directory, uuid.uuid4().hex)
+    config = _process(container_id, command, terminal)
+    with contextlib.ExitStack() as undo:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL
+                         | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise exception.StateConflict(
+                f'container {container_id} is not running')
+        undo.callback(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        undo.callback(_remove, path)
+        os.write(fd, json.dumps(config).encode())
+        yield _Session(container_id, path)
+
+
+def _remove(path: str) -> None:
+    for name in (path, f'{path}.pid'):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _process(container_id: str, command: command_spec.Command,
+             terminal: bool) -> dict[str, typing.Any]:
+    """``process`` of the runtime specification, from the container's own."""
+    spec = container.load(container_id)
+    whole = command.within(spec.process)
+    try:
+        with open(place.container_run(container_id, 'config.json')) as file:
+            config = json.load(file)['process']
+    except FileNotFoundError:
+        raise exception.StateConflict(
+            f'container {container_id} is not running')
+    who = namespace.with_mounts(_resolve, container_id, whole.user)
+    env = dict(item.split('=', 1) for item in config['env'])
+    if command.user is not None and 'HOME' not in dict(spec.process.env):
+        env['HOME'] = who.home
+    if terminal:
+        env['TERM'] = 'xterm'
+    env.update(command.env)
+    return {
+        **config, 'terminal': terminal, 'args': list(whole.args),
+        'cwd': whole.cwd,
+        'env': [f'{name}={value}' for name, value in env.items()],
+        'user': {'uid': who.uid, 'gid': who.gid,
+                 'additionalGids': list(who.groups)},
+    }
+
+
+def _resolve(container_id: str, user: str):
+    """By the root file system as we mounted it.
+
+    What the tenant mounts over it inside, a FUSE file system that never
+    answers for instance, is not seen here.
+    """
+    fd = os.open(place.container_run(container_id, 'rootfs'),
+                 os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return identity.resolve(fd, user)
+    finally:
+        os.close(fd)
+
+
+def _kill_session(container_id: str, pid_file: str) -> None:
+    try:
+        with open(pid_file) as file:
+            leader = int(file.read())
+    except (FileNotFoundError, ValueError):
+        return
+    ended = []
+    for pid in cgroup.members(container_id):
+        found = process.identify(pid)
+        if found is not None and process.session(found) == leader:
+            process.send_signal(found, signal.SIGKILL)
+            ended.append(found)
+    for found in ended:
+        process.wait(found, _END_TIMEOUT)
+
+
+@context.entrypoint
+def recover() -> None:
+    """End the commands whose caller has died, in every container."""
+    for container_id in os.listdir(place.run('c')):
+        directory = place.container_run(container_id, 'exec')
+        for name in _listed(directory):
+            path = os.path.join(directory, name)
+            if not name.endswith('.pid') and not _held(path):
+                _kill_session(container_id, f'{path}.pid')
+                _remove(path)
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _held(path: str) -> bool:
+    try:
+        with open(path, 'rb') as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
