@@ -19,6 +19,7 @@ They have no network but their own loopback.
 import argparse
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -31,6 +32,7 @@ import uuid
 
 from nova_container.cli import logs
 from nova_container.cli import owner
+from nova_container.cli import process as process_
 from nova_container.compute import intent
 from nova_container import exception
 from nova_container.image import store
@@ -106,23 +108,27 @@ def _limits(args: argparse.Namespace) -> limits.Limits:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.tty and not args.detach and not sys.stdin.isatty():
+        raise exception.InvalidSpec(
+            '--tty: the input of this command is not a terminal')
     if args.detach and args.rm:
         raise exception.InvalidSpec(
             '--rm needs this command to wait for the end; leave out --detach')
     with _local():
-        wishes = {f'container:env:{name}': value for name, _, value in
-                  (item.partition('=') for item in args.env)}
+        wishes = {f'container:env:{name}': value
+                  for name, value in process_.environment(args.env)}
         for word in ('user', 'workdir', 'entrypoint'):
             if getattr(args, word) is not None:
                 wishes[f'container:{word}'] = getattr(args, word)
         image = _image(args.archive)
         process = intent.process(wishes, image)
         if args.command_line:
-            head = () if args.entrypoint is None else process.args
-            if args.entrypoint is None:
-                head = image.config.entrypoint
-            process = container.dataclasses.replace(
+            head = image.config.entrypoint
+            if args.entrypoint is not None:
+                head = process.args
+            process = dataclasses.replace(
                 process, args=head + tuple(args.command_line))
+        process = dataclasses.replace(process, terminal=args.tty)
         container_id = str(uuid.uuid4())
         spec = container.ContainerSpec(
             id=container_id, hostname=args.name or container_id[:13],
@@ -137,10 +143,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.detach:
         print(container_id)
         return 0
-    return _wait(container_id, args.rm)
+    return _wait(container_id, args.rm, args.tty)
 
 
-def _wait(container_id: str, remove: bool) -> int:
+def _wait(container_id: str, remove: bool, terminal: bool) -> int:
     """Show what the container writes until it ends; its exit code."""
     def stop(number: int, _frame: object) -> None:
         sys.exit(128 + number)
@@ -151,11 +157,19 @@ def _wait(container_id: str, remove: bool) -> int:
         if remove:
             end.callback(engine.undefine, container_id)
         try:
-            logs.Follower(container_id, from_start=True).run()
+            if terminal:
+                process_.attach(container_id)
+            else:
+                logs.Follower(container_id, from_start=True).run()
         except BaseException:
             engine.stop(container_id, _GRACE)
             raise
-        code = state.read(container_id).exit_code
+        current = state.read(container_id)
+        if current.status is not state.Status.STOPPED:
+            # The operator has detached.
+            end.pop_all()
+            return 0
+        code = current.exit_code
         engine.halt(container_id)
     return _UNKNOWN if code is None else code
 
@@ -197,6 +211,8 @@ def add_commands(command) -> None:
         'nova-container run --rm --memory 64m busybox.tar /bin/date')
     run.add_argument('-d', '--detach', action='store_true',
                      help='print the id, and do not wait for the end')
+    run.add_argument('-t', '--tty', action='store_true',
+                     help='in a terminal, with input')
     run.add_argument('--rm', action='store_true',
                      help='remove the container when it has ended')
     run.add_argument('--name', help='also its host name')

@@ -106,10 +106,9 @@ def _inspect(args: argparse.Namespace) -> None:
             'paths': {
                 'state': place.container_state(container_id),
                 'run': place.container_run(container_id),
-                'upper': place.container_state(container_id, 'upper'),
                 'log': place.container_state(container_id, 'log'),
             },
-            'spec': codec.encode(container.specification(container_id)),
+            'spec': codec.encode(container.load(container_id)),
         })
     output.show_json(found)
 

@@ -29,6 +29,8 @@ from nova_container.cli import life
 from nova_container.cli import listing
 from nova_container.cli import logs
 from nova_container.cli import owner
+from nova_container.cli import process
+from nova_container.cli import usage
 from nova_container import conf
 from nova_container import exception
 from nova_container.privileged import context
@@ -45,6 +47,7 @@ A container is named by its id, the first characters of it, or its name.
 examples:
   nova-container ps
   nova-container logs --follow web
+  nova-container exec -it web sh
   nova-container run nginx.tar
   nova-container check
 """
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function, needs_root=True)
         return sub
 
-    for group in (listing, logs, changes, life, host):
+    for group in (listing, logs, process, usage, changes, life, host):
         group.add_commands(command)
     return parser
 

@@ -83,7 +83,7 @@ def each() -> Iterator[tuple[Owner, str]]:
 def specification(container_id: str) -> spec.ContainerSpec | None:
     """What the container is; None for one half made or half removed."""
     with contextlib.suppress(exception.ContainerNotFound):
-        return container.specification(container_id)
+        return container.load(container_id)
     return None
 
 

@@ -27,6 +27,8 @@ import stat
 
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import disk
+from nova_container.privileged import namespace
 from nova_container.privileged import place
 
 ADDED, CHANGED, DELETED = 'A', 'C', 'D'
@@ -43,25 +45,30 @@ _MOUNT_POINTS = frozenset((
     '/etc/resolv.conf'))
 
 
-def changes(container_id: str) -> Iterator[tuple[str, str]]:
+def changes(container_id: str) -> list[tuple[str, str]]:
     """Pairs of kind and path, parents first.
 
     :raises ContainerNotFound: it is not defined
     :raises StateConflict: directories are nested too deeply
     """
-    spec = container.specification(container_id)
-    layers = [container.layer_path(diff_id)
-              for diff_id in reversed(spec.layers)]
+    with container.locked(container_id):
+        return namespace.with_mounts(_changes, container_id)
+
+
+def _changes(container_id: str) -> list[tuple[str, str]]:
+    layers = reversed(container.load(container_id).layers)
     with contextlib.ExitStack() as opened:
         def open_directory(path: str) -> int:
             fd = os.open(path, _DIRECTORY)
             opened.callback(os.close, fd)
             return fd
 
-        upper = open_directory(place.container_state(container_id, 'upper'))
-        lower = [open_directory(path) for path in layers]
-        yield from _Walk(container.host_ids(container_id)[0]).below(
-            upper, lower, '')
+        upper = open_directory(
+            opened.enter_context(disk.upper(container_id)))
+        lower = [open_directory(container.layer_path(diff_id))
+                 for diff_id in layers]
+        walk = _Walk(container.host_ids(container_id)[0])
+        return list(walk.below(upper, lower, ''))
 
 
 def _is_whiteout(status: os.stat_result) -> bool:

@@ -83,6 +83,14 @@ def _locked(container_id: str):
         os.close(fd)
 
 
+def locked(container_id: str) -> typing.ContextManager[None]:
+    """Keep others from starting, halting or removing the container.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    return _locked(container_id)
+
+
 def _write(path: str, content: str, mode: int, owner: int = 0) -> None:
     """Write a file whole or not at all."""
     temporary = f'{path}.{uuid.uuid4().hex}'

@@ -102,7 +102,7 @@ class ListingTest(CommandTestCase):
                          found['spec']['process']['args'])
         with open(f'/proc/{found["pid"]}/uid_map') as table:
             self.assertEqual(found['ids'][0], int(table.read().split()[1]))
-        self.assertTrue(os.path.isdir(found['paths']['upper']))
+        self.assertTrue(os.path.isdir(found['paths']['state']))
 
     def test_unknown_container(self):
         for name in ('inspect', 'logs', 'diff'):

@@ -24,7 +24,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 from guest import image
@@ -33,12 +32,13 @@ from guest import plan
 
 _TREES = ('nova_container', 'tests')
 
-# What differs where cgroups, user namespaces and security modules do, in the
-# time that every run of the tests may take.
+# What differs with cgroups, user namespaces and security modules, in the time
+# that every run of the tests may take.
 SELECTED = (
     'tests.functional.test_isolation.IdentityTest',
     'tests.functional.test_isolation.NamespacesTest',
     'tests.functional.test_isolation.LimitsTest',
+    'tests.functional.test_limits',
 )
 
 
@@ -57,7 +57,8 @@ def _fill(tree: pathlib.Path, tests: tuple[str, ...]) -> None:
     (tree / 'tests.txt').write_text('\n'.join(tests) + '\n')
 
 
-def _run(tests: tuple[str, ...], timeout: int, log: pathlib.Path) -> int:
+def _run(tests: tuple[str, ...], timeout: int, log: pathlib.Path,
+         results: pathlib.Path) -> int:
     built = image.ensure()
     print(f'guest: image {built}', file=sys.stderr, flush=True)
     began = time.monotonic()
@@ -65,38 +66,34 @@ def _run(tests: tuple[str, ...], timeout: int, log: pathlib.Path) -> int:
     with tempfile.TemporaryDirectory(prefix='guest-tree.') as directory:
         tree = pathlib.Path(directory)
         _fill(tree, tests)
-        copy = threading.Thread(
-            target=_copy, args=(read, sys.stdout.fileno()), daemon=True)
-        copy.start()
-        try:
-            status = machine.run(built, tree, plan.Machine(timeout=timeout),
-                                 write, log)
-        finally:
-            os.close(write)
-            copy.join()
+        with subprocess.Popen(
+                [shutil.which('stestr'), '--repo-url', results,
+                 '--test-path', 'tests/functional', 'load', '--force-init'],
+                stdin=read) as loader:
+            os.close(read)
+            try:
+                status = machine.run(
+                    built, tree, plan.Machine(timeout=timeout), write, log)
+            finally:
+                os.close(write)
     print(f'guest: exit status {status} after '
           f'{time.monotonic() - began:.0f} s', file=sys.stderr, flush=True)
-    return status
-
-
-def _copy(source: int, target: int) -> None:
-    with open(source, 'rb', buffering=0) as file:
-        while data := file.read(65536):
-            while data:
-                data = data[os.write(target, data):]
+    return status or loader.returncode
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m guest',
         description='Run functional tests in a throw-away QEMU guest with '
-        'systemd and cgroup v2 alone; subunit on standard output.')
+        'systemd and cgroup v2 alone.')
     parser.add_argument('--whole', action='store_true',
                         help='all functional tests, not the selected ones')
     parser.add_argument('--timeout', type=int, default=3600,
                         metavar='SECONDS')
     parser.add_argument('--log', type=pathlib.Path, required=True,
                         help='file that gets what the guest prints')
+    parser.add_argument('--stestr', type=pathlib.Path, required=True,
+                        help='repository that gets the results')
     parser.add_argument('test', nargs='*', help='modules, classes or tests')
     args = parser.parse_args(argv)
     tests = tuple(args.test) or (_modules() if args.whole else SELECTED)
@@ -104,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'guest: {reason}', file=sys.stderr)
         return 1
     try:
-        return _run(tests, args.timeout, args.log)
+        return _run(tests, args.timeout, args.log, args.stestr)
     except plan.Failure as failure:
         print(f'guest: {failure}', file=sys.stderr)
         return 1

@@ -33,7 +33,8 @@ _LEFT_OUT = ('doc', 'man', 'locale', 'info')
 _MASKED = ('apt-daily.timer', 'apt-daily-upgrade.timer',
            'dpkg-db-backup.timer', 'e2scrub_all.timer',
            'e2scrub_reap.service', 'fstrim.timer', 'getty@tty1.service',
-           'systemd-timesyncd.service')
+           'serial-getty@ttyS0.service', 'systemd-timesyncd.service',
+           'systemd-udev-settle.service')
 
 
 def _run(*words: object) -> None:

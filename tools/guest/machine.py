@@ -30,7 +30,7 @@ from guest import plan
 _KERNEL = ('root=/dev/vda rw rootfstype=ext4 rootflags=noatime '
            'console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off '
            'systemd.show_status=0 audit=0 nowatchdog tsc=reliable '
-           'random.trust_cpu=1')
+           'random.trust_cpu=1 TERM=dumb')
 
 
 def _emulator(image: pathlib.Path, program: str) -> list[str]:

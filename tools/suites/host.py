@@ -80,5 +80,5 @@ _CHECKS: tuple[cabc.Callable[[], str], ...] = (
 def obstacle(wanted: suite.Suite) -> str:
     """Why this machine cannot run the suite, empty if it can."""
     if not wanted.host:
-        return ''
+        return _root() if wanted.root else ''
     return _root() or '; '.join(filter(None, (ask() for ask in _CHECKS)))

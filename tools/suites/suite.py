@@ -28,6 +28,7 @@ class Suite:
     :ivar profile: of bindep.txt, whose packages it needs besides those of
         every test environment.
     :ivar host: it uses root and this machine's kernel.
+    :ivar root: it needs root, but not this machine's kernel.
     :ivar uses_cloud: it needs what tools/cloud starts.
     :ivar stestr: it is made of tests; otherwise it is one check.
     """
@@ -36,6 +37,7 @@ class Suite:
     purpose: str
     profile: str | None = None
     host: bool = False
+    root: bool = False
     uses_cloud: bool = False
     stestr: bool = True
 
@@ -54,6 +56,8 @@ SUITES: ty.Final = (
     Suite('unit', 'modules by themselves, without root'),
     Suite('functional', "containers on this machine's kernel",
           profile='functional', host=True),
+    Suite('cgroup2', 'containers on Debian 13 with cgroup v2, emulated',
+          profile='guest', root=True),
     Suite('cloud', 'servers through the APIs of a real cloud', host=True,
           uses_cloud=True),
 )
