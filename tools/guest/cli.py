@@ -68,7 +68,8 @@ def _run(tests: tuple[str, ...], timeout: int, log: pathlib.Path,
         _fill(tree, tests)
         with subprocess.Popen(
                 [shutil.which('stestr'), '--repo-url', results,
-                 '--test-path', 'tests/functional', 'load', '--force-init'],
+                 '--test-path', 'tests/functional', 'load', '--force-init',
+                 '--subunit-trace'],
                 stdin=read) as loader:
             os.close(read)
             try:
