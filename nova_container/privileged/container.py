@@ -531,20 +531,26 @@ def _thaw(container_id: str) -> None:
 def _end_unknown(container_id: str) -> None:
     """End the helpers and the monitor of a start that was killed half way.
 
-    No run.json names them.
+    No run.json names them. One that is not ended yet may start another, so
+    they are looked for until there is none.
     """
-    rest = {found for pid in cgroup.members(container_id)
-            if (found := process.identify(pid))}
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    while time.monotonic() < deadline and (rest := _unknown(container_id)):
+        for found in rest:
+            process.send_signal(found, 9)
+        for found in rest:
+            process.wait(found, _KILL_TIMEOUT)
+
+
+def _unknown(container_id: str) -> set[process.Process]:
+    rest = {process.identify(pid) for pid in cgroup.members(container_id)}
     for pid in cgroup.monitors():
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
                 words = file.read().split(b'\0')
             if container_id.encode() in words:
                 rest.add(process.identify(pid))
-    for found in rest - {None}:
-        process.send_signal(found, 9)
-    for found in rest - {None}:
-        process.wait(found, _KILL_TIMEOUT)
+    return rest - {None}
 
 
 def _unmount(container_id: str) -> None:
@@ -622,6 +628,7 @@ def recover() -> list[str]:
     :returns: ids of the containers that were removed or halted
     """
     touched = []
+    namespace.with_mounts(disk.recover)
     for name in os.listdir(place.state('trash')):
         _empty_trash(name)
     for container_id in os.listdir(place.run('c')):

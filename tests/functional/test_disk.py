@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 from nova_container import exception
 from nova_container.privileged import container as privileged
@@ -26,6 +27,7 @@ from nova_container.privileged import disk as privileged_disk
 from nova_container.privileged import loop
 from nova_container.privileged import namespace
 from nova_container.privileged import place
+from nova_container.privileged import quota
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import codec
@@ -34,6 +36,7 @@ from nova_container.spec import disk
 from tests.functional import base
 
 _MIB = 1 << 20
+_FULL = 'No space left on device|quota exceeded'
 _SMALL = disk.Disk(root=32 * _MIB)
 
 FOREVER = ('/bin/sleep', '1000000')
@@ -54,6 +57,12 @@ class DiskTestCase(base.RuntimeTestCase):
             spec = codec.decode(container.ContainerSpec, json.load(file))
         engine.define(dataclasses.replace(spec, disk=size))
 
+    def assert_loops(self, count: int, container_id: str) -> None:
+        """Loop devices of a container, where it needs any."""
+        if quota.offered(place.state()):
+            count = 0
+        self.assertEqual(count, len(self.loops(container_id)))
+
     def loops(self, container_id: str) -> list[str]:
         return base.backing_files(container_id)
 
@@ -68,10 +77,10 @@ class FullDiskTest(DiskTestCase):
         free = os.statvfs(place.state()).f_bavail
         out = self.shell(
             'dd if=/dev/zero of=/srv/x bs=4k count=25600 2>&1; sync; '
-            'dd if=/dev/zero of=/srv/y bs=4k count=1 || echo FULL; '
+            'dd if=/dev/zero of=/srv/y bs=1M count=4 || echo FULL; '
             'rm /srv/x; '
             'echo z > /srv/z && echo usable again', size=_SMALL)
-        self.assertIn('No space left on device', out)
+        self.assertRegex(out, _FULL)
         self.assertIn('FULL', out)
         self.assertIn('usable again', out)
         host = os.statvfs(place.state())
@@ -141,7 +150,7 @@ class LifeOfADiskTest(DiskTestCase):
         container_id = self.run_container(*FOREVER, size=_SMALL)
         self.assertNotIn(container_id,
                          pathlib.Path('/proc/self/mountinfo').read_text())
-        self.assertEqual(1, len(self.loops(container_id)))
+        self.assert_loops(1, container_id)
 
     def test_grows_and_keeps_its_content(self):
         container_id = self.run_container(
@@ -213,6 +222,37 @@ class LifeOfADiskTest(DiskTestCase):
         self.assertEqual('seen\n', namespace.with_mounts(read))
         self.assertEqual([], self.loops(container_id))
 
+    def test_reading_that_was_killed(self):
+        container_id = self.run_container('/bin/true', size=_SMALL)
+        self.finish(container_id)
+        engine.halt(container_id)
+        first, second = (privileged_disk.upper(container_id)
+                         for _ in range(2))
+        namespace.with_mounts(first.__enter__)
+        self.assert_loops(1, container_id)
+        self.run_again(container_id)
+        engine.halt(container_id)
+        self.assertEqual([], self.loops(container_id))
+        namespace.with_mounts(second.__enter__)
+        privileged.recover()
+        self.assertEqual([], self.loops(container_id))
+
+    def test_never_mounted_twice(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'echo x >> /srv/x; exec sleep 1000000',
+            size=_SMALL)
+        pid = state.read(container_id).process.pid
+        held = os.open(f'/proc/{pid}/root/srv',
+                       os.O_RDONLY | os.O_DIRECTORY)
+        engine.halt(container_id)
+        with mock.patch.object(loop, '_BUSY_TIMEOUT', 0.1), \
+                self.assertRaisesRegex(exception.StateConflict, 'in use'):
+            engine.create(container_id)
+        os.close(held)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assert_loops(1, container_id)
+
 
 class EphemeralDiskTest(DiskTestCase):
 
@@ -225,10 +265,10 @@ class EphemeralDiskTest(DiskTestCase):
             size=disk.Disk(root=32 * _MIB, ephemeral=24 * _MIB))
         self.finish(container_id)
         out = self.text(container_id)
-        self.assertIn('No space left', out)
+        self.assertRegex(out, _FULL)
         self.assertIn('root is not full', out)
         self.assertNotIn('lost+found', out)
-        self.assertEqual(2, len(self.loops(container_id)))
+        self.assert_loops(2, container_id)
         self.assertIn('\nkept\n', self.run_again(container_id))
         engine.halt(container_id)
         self.assertEqual([], self.loops(container_id))
