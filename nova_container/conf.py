@@ -50,6 +50,27 @@ takes crun on a host with cgroup v2 alone, if installed, and runc otherwise.
         help="""
 The container monitor of the podman project: name or absolute path.
 """),
+    cfg.StrOpt(
+        'init', default='auto',
+        help="""
+The small init that a container with ``container:init`` gets as its first
+process: an absolute path of a statically linked program that takes
+``-- COMMAND``, or ``auto``, which looks for those of the packages catatonit,
+tini and docker.
+"""),
+    cfg.BoolOpt(
+        'privileged_allowed', default=False,
+        help="""
+Whether a flavor with the extra spec ``container:privileged`` is served: every
+capability and no filter of system calls, within a user namespace.
+"""),
+    cfg.BoolOpt(
+        'nesting_allowed', default=False,
+        help="""
+Whether a flavor with the extra spec ``container:nesting`` is served: a
+container runtime such as podman can work inside, which opens more of the
+kernel's code to the tenant.
+"""),
     cfg.IntOpt(
         'id_range_start', default=1000000, min=65536, max=4294901760,
         help="""

@@ -21,28 +21,10 @@ See the OCI runtime specification 1.0.2, config.md and config-linux.md.
 import dataclasses
 import typing
 
+from nova_container.oci import rights as rights_
 from nova_container.oci import seccomp
 from nova_container.spec import container
 from nova_container.spec import idmap
-
-# What docker and podman give an ordinary container.
-CAPABILITIES = (
-    'CAP_AUDIT_WRITE', 'CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER',
-    'CAP_FSETID', 'CAP_KILL', 'CAP_MKNOD', 'CAP_NET_BIND_SERVICE',
-    'CAP_NET_RAW', 'CAP_SETFCAP', 'CAP_SETGID', 'CAP_SETPCAP', 'CAP_SETUID',
-    'CAP_SYS_CHROOT',
-)
-
-MASKED_PATHS = (
-    '/proc/acpi', '/proc/asound', '/proc/interrupts', '/proc/kcore',
-    '/proc/keys', '/proc/latency_stats', '/proc/sched_debug', '/proc/scsi',
-    '/proc/timer_list', '/proc/timer_stats', '/sys/devices/virtual/powercap',
-    '/sys/firmware',
-)
-
-READONLY_PATHS = (
-    '/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger',
-)
 
 _NAMESPACES = ('pid', 'network', 'ipc', 'uts', 'mount', 'cgroup', 'user')
 
@@ -75,6 +57,8 @@ class HostSide:
         host, in the container)
     :param open_files_max: the host's own hard limit
     :param machine: as uname(2) names it
+    :param init: path of the small init, where the spec wants one
+    :param devices: devices of the host that exist, by path
     """
 
     rootfs: str
@@ -84,14 +68,21 @@ class HostSide:
     files: tuple[tuple[str, str], ...]
     open_files_max: int
     machine: str
+    init: str | None = None
+    devices: tuple[str, ...] = ()
 
 
-def _mounts(host: HostSide) -> list[dict[str, typing.Any]]:
+# Where the small init is bound in the container.
+_INIT = '/dev/init'
+
+
+def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
+            host: HostSide) -> list[dict[str, typing.Any]]:
     def mount(destination, kind, *options, source=None):
         return {'destination': destination, 'type': kind,
                 'source': source or kind, 'options': list(options)}
 
-    return [
+    mounts = [
         mount('/proc', 'proc', 'nosuid', 'noexec', 'nodev'),
         mount('/dev', 'tmpfs', 'nosuid', 'strictatime', 'mode=755',
               'size=65536k'),
@@ -100,18 +91,39 @@ def _mounts(host: HostSide) -> list[dict[str, typing.Any]]:
         mount('/dev/shm', 'tmpfs', 'nosuid', 'noexec', 'nodev', 'mode=1777',
               'size=65536k', source='shm'),
         mount('/dev/mqueue', 'mqueue', 'nosuid', 'noexec', 'nodev'),
-        mount('/sys', 'sysfs', 'nosuid', 'noexec', 'nodev', 'ro'),
-        mount('/sys/fs/cgroup', 'cgroup', 'nosuid', 'noexec', 'nodev',
-              'relatime', 'ro'),
-        *(mount(inside, 'bind', 'rbind', 'rprivate', 'nosuid', 'nodev',
-                source=outside)
-          for outside, inside in host.files),
+        mount('/sys', 'sysfs', 'nosuid', 'noexec', 'nodev',
+              'rw' if rights.sys_writable else 'ro'),
     ]
+    if rights.own_cgroup:
+        # Version 1 cannot be handed to a user namespace.
+        mounts.append(mount('/sys/fs/cgroup', 'cgroup2', 'nosuid', 'noexec',
+                            'nodev', 'relatime', 'rw'))
+    else:
+        mounts.append(mount('/sys/fs/cgroup', 'cgroup', 'nosuid', 'noexec',
+                            'nodev', 'relatime', 'ro'))
+    if spec.kind == container.MACHINE:
+        # systemd mounts these itself where it may; here it may not.
+        mounts += [
+            mount('/run', 'tmpfs', 'nosuid', 'nodev', 'mode=755'),
+            mount('/run/lock', 'tmpfs', 'nosuid', 'nodev', 'noexec',
+                  'mode=1777', 'size=5120k'),
+            mount('/tmp', 'tmpfs', 'nosuid', 'nodev', 'mode=1777'),
+        ]
+    if host.init is not None:
+        mounts.append(mount(_INIT, 'bind', 'bind', 'rprivate', 'ro', 'nosuid',
+                            'nodev', source=host.init))
+    mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'nosuid', 'nodev',
+                     source=outside)
+               for outside, inside in host.files]
+    return mounts
 
 
-def _resources(limits: container.limits_.Limits) -> dict[str, typing.Any]:
+def _resources(limits: container.limits_.Limits,
+               devices: list[rights_.Device]) -> dict[str, typing.Any]:
     resources: dict[str, typing.Any] = {
-        'devices': [{'allow': False, 'access': 'rwm'}],
+        'devices': [{'allow': False, 'access': 'rwm'}] + [
+            {'allow': True, 'type': 'c', 'major': device.major,
+             'minor': device.minor, 'access': 'rw'} for device in devices],
     }
     cpu: dict[str, typing.Any] = {}
     if limits.cpu_quota is not None:
@@ -157,7 +169,13 @@ def changed_resources(limits: container.limits_.Limits,
 def build(spec: container.ContainerSpec,
           host: HostSide) -> dict[str, typing.Any]:
     """The content of config.json."""
-    capabilities = list(CAPABILITIES)
+    rights = rights_.of(spec)
+    capabilities = list(rights.capabilities)
+    devices = [device for device in rights.devices
+               if device.path in host.devices]
+    args = list(spec.process.args)
+    if host.init is not None:
+        args = [_INIT, '--', *args]
     env = dict(spec.process.env)
     env.setdefault('PATH', '/usr/local/sbin:/usr/local/bin:'
                            '/usr/sbin:/usr/bin:/sbin:/bin')
@@ -165,10 +183,14 @@ def build(spec: container.ContainerSpec,
     if spec.process.terminal:
         env.setdefault('TERM', 'xterm')
     env.setdefault('HOME', host.identity.home)
+    if spec.kind == container.MACHINE:
+        # https://systemd.io/CONTAINER_INTERFACE
+        env['container'] = 'oci'
+        env['container_uuid'] = spec.id
     open_files = min(spec.limits.open_files or 1048576, host.open_files_max)
     mapping = [{'containerID': host.ids.inside, 'hostID': host.ids.outside,
                 'size': host.ids.count}]
-    return {
+    config = {
         'ociVersion': '1.0.2',
         'hostname': spec.hostname,
         'root': {'path': host.rootfs, 'readonly': False},
@@ -176,7 +198,7 @@ def build(spec: container.ContainerSpec,
             'terminal': spec.process.terminal,
             'user': {'uid': host.identity.uid, 'gid': host.identity.gid,
                      'additionalGids': list(host.identity.groups)},
-            'args': list(spec.process.args),
+            'args': args,
             'env': [f'{name}={value}' for name, value in env.items()],
             'cwd': spec.process.cwd,
             'capabilities': {
@@ -188,16 +210,23 @@ def build(spec: container.ContainerSpec,
                          'hard': open_files}],
             'noNewPrivileges': False,
         },
-        'mounts': _mounts(host),
+        'mounts': _mounts(spec, rights, host),
         'linux': {
             'namespaces': [{'type': kind} for kind in _NAMESPACES],
             'uidMappings': mapping,
             'gidMappings': mapping,
             'cgroupsPath': host.cgroup,
-            'resources': _resources(spec.limits),
+            'resources': _resources(spec.limits, devices),
             'sysctl': dict(_SYSCTL),
-            'seccomp': seccomp.profile(host.machine),
-            'maskedPaths': list(MASKED_PATHS),
-            'readonlyPaths': list(READONLY_PATHS),
+            'devices': [
+                {'path': device.path, 'type': 'c', 'major': device.major,
+                 'minor': device.minor, 'fileMode': 0o666}
+                for device in devices],
+            'maskedPaths': list(rights.masked_paths),
+            'readonlyPaths': list(rights.readonly_paths),
         },
     }
+    if rights.seccomp is not None:
+        config['linux']['seccomp'] = seccomp.profile(host.machine,
+                                                     rights.seccomp)
+    return config

@@ -17,6 +17,9 @@ ENOSYS, so that a C library falls back to an older call. What is refused on
 purpose (mounting, kernel modules, keyrings, bpf, perf, io_uring, new
 namespaces, the clock, other processes' memory across users) answers EPERM.
 
+The profile for nesting also allows what builds a container: mounts and
+namespaces.
+
 VERSION grows with every change; a container keeps the profile it was created
 with until it is started again.
 """
@@ -24,7 +27,11 @@ with until it is started again.
 import errno
 import typing
 
-VERSION = 1
+VERSION = 2
+
+# Names of the profiles.
+DEFAULT = 'default'
+NESTING = 'nesting'
 
 _FILES = """
 access chdir chmod chown chown32 chroot close close_range copy_file_range
@@ -118,6 +125,14 @@ sethostname setns settimeofday stime swapoff swapon syslog umount umount2
 unshare uselib userfaultfd ustat vhangup vm86 vm86old
 """
 
+# What building a container takes, of the above.
+_NESTING = """
+add_key fsconfig fsmount fsopen fspick keyctl mount mount_setattr move_mount
+name_to_handle_at open_tree pidfd_getfd pivot_root process_vm_readv
+process_vm_writev request_key setdomainname sethostname setns umount umount2
+unshare vhangup
+"""
+
 # Every CLONE_NEW* flag of clone(2).
 _CLONE_NAMESPACES = 0x7E020000
 _AF_VSOCK = 40
@@ -140,29 +155,36 @@ def _arg(index: int, op: str, value: int,
     return {'index': index, 'value': value, 'valueTwo': mask, 'op': op}
 
 
-def profile(machine: str) -> dict[str, typing.Any]:
+def profile(machine: str, name: str = DEFAULT) -> dict[str, typing.Any]:
     """``linux.seccomp`` of config.json.
 
     :param machine: as uname(2) names it. Only its own architectures are
         listed: the filter is compiled at each start, once for each of them.
+    :param name: DEFAULT or NESTING
     """
     allow, refuse = 'SCMP_ACT_ALLOW', 'SCMP_ACT_ERRNO'
     allowed = ' '.join((_FILES, _EVENTS, _MEMORY, _PROCESSES, _CLOCKS,
                         _SOCKETS, _IPC))
+    refused = _REFUSED.split()
+    # clone3 passes its flags in memory, out of a filter's reach: ENOSYS makes
+    # the C library use clone.
+    clone = _rule('clone', allow,
+                  args=[_arg(0, 'SCMP_CMP_MASKED_EQ', _CLONE_NAMESPACES, 0)])
+    if name == NESTING:
+        allowed += _NESTING
+        refused = [call for call in refused if call not in _NESTING.split()]
+        clone = _rule('clone clone3', allow)
     return {
         'defaultAction': refuse,
         'defaultErrnoRet': errno.ENOSYS,
         'architectures': list(_ARCHITECTURES.get(machine, ())),
         'syscalls': [
             _rule(allowed, allow),
-            # clone3 passes its flags in memory, out of a filter's reach:
-            # ENOSYS makes the C library use clone.
-            _rule('clone', allow,
-                  args=[_arg(0, 'SCMP_CMP_MASKED_EQ', _CLONE_NAMESPACES, 0)]),
+            clone,
             _rule('socket', allow,
                   args=[_arg(0, 'SCMP_CMP_NE', _AF_VSOCK)]),
             *(_rule('personality', allow, args=[_arg(0, 'SCMP_CMP_EQ', p)])
               for p in _PERSONALITIES),
-            _rule(_REFUSED, refuse, errnoRet=errno.EPERM),
+            _rule(refused, refuse, errnoRet=errno.EPERM),
         ],
     }

@@ -24,6 +24,7 @@ run and undefining what is not there succeed.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -36,12 +37,14 @@ import typing
 import uuid
 
 from nova_container import exception
+from nova_container.oci import rights as rights_
 from nova_container.oci import runtime_config
 from nova_container.privileged import block
 from nova_container.privileged import cgroup
 from nova_container.privileged import context
 from nova_container.privileged import disk
 from nova_container.privileged import identity
+from nova_container.privileged import initial
 from nova_container.privileged import linux
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
@@ -200,6 +203,7 @@ def define(spec: dict[str, typing.Any]) -> None:
     :raises InvalidSpec: one of its disks would become smaller
     """
     checked = codec.decode(container.ContainerSpec, spec)
+    _check_allowed(checked)
     for diff_id in checked.layers:
         if not os.path.isdir(layer_path(diff_id)):
             raise exception.ContainerNotFound(
@@ -239,6 +243,7 @@ def create(container_id: str) -> dict[str, int]:
     """
     with _locked(container_id), contextlib.ExitStack() as undo:
         spec = load(container_id)
+        _check_allowed(spec)
         run_dir = place.container_run(container_id)
         if os.path.exists(run_dir):
             raise exception.StateConflict(
@@ -281,17 +286,58 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     files = _write_files(spec, ids.outside)
     if disks.ephemeral is not None:
         files += ((disks.ephemeral, '/mnt'),)
+    rights = rights_.of(spec)
+    if spec.nesting:
+        files += _bind_nested(spec.id, disks.nested, ids.outside)
     config = runtime_config.build(spec, runtime_config.HostSide(
         rootfs=rootfs, ids=ids, cgroup=place.cgroup(spec.id), identity=who,
         files=files,
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        machine=os.uname().machine))
+        machine=os.uname().machine,
+        init=initial.program() if spec.init else None,
+        devices=tuple(device.path for device in rights.devices
+                      if os.path.exists(device.path))))
     _write(os.path.join(run_dir, 'config.json'), json.dumps(config), 0o600)
     pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
     _give_console(run_dir)
+    if rights.own_cgroup:
+        cgroup.delegate(spec.id, ids.outside)
     return pid, monitor
+
+
+# Where podman and docker keep images and containers, below /var/lib.
+_NESTED = ('containers', 'docker')
+
+
+def _bind_nested(container_id: str, source: str,
+                 owner: int) -> tuple[tuple[str, str], ...]:
+    """Bind the storage of runtimes inside to where its root may reach it."""
+    target = place.container_run(container_id, 'nested')
+    os.mkdir(target, 0o711)
+    linux.mount(source, target, flags=linux.MS_BIND)
+    files = []
+    for name in _NESTED:
+        path = os.path.join(target, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o711)
+        os.chown(path, owner, owner)
+        files.append((path, f'/var/lib/{name}'))
+    return tuple(files)
+
+
+def _check_allowed(spec: container.ContainerSpec) -> None:
+    """
+    :raises HostUnsupported: the operator does not want it on this host
+    """
+    for name in ('privileged', 'nesting'):
+        if getattr(spec, name) and not getattr(place.CONF.container,
+                                               f'{name}_allowed'):
+            raise exception.HostUnsupported(
+                f'container {spec.id}: the flavor asks for container:{name}, '
+                f'which this host does not allow; set [container] '
+                f'{name}_allowed there, or choose another flavor')
 
 
 def _give_stdio(pid: int, user: int, group: int) -> None:
@@ -512,8 +558,7 @@ def _halt(container_id: str) -> None:
     _record_exit(container_id)
     if os.path.exists(place.run('oci', container_id)):
         oci_runtime.call('delete', '--force', container_id)
-    _end_unknown(container_id)
-    cgroup.remove(container_id)
+    _empty_cgroup(container_id)
     namespace.with_mounts(_unmount, container_id)
     # The mounts are not visible here, so this cannot reach into them.
     _remove_tree(run_dir)
@@ -526,6 +571,22 @@ def _thaw(container_id: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         with open(path, 'w') as state:
             state.write('THAWED')
+
+
+def _empty_cgroup(container_id: str) -> None:
+    """End whatever is left in the control group and remove it.
+
+    A command that was being started in the container may arrive late.
+    """
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    while True:
+        _end_unknown(container_id)
+        try:
+            cgroup.remove(container_id)
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
 
 
 def _end_unknown(container_id: str) -> None:

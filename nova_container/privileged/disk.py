@@ -56,7 +56,8 @@ class _Volume:
         return getattr(wish, self.name)
 
 
-_ROOT = _Volume('root', (('upper', True, 0o755), ('work', False, 0o700)))
+_ROOT = _Volume('root', (('upper', True, 0o755), ('work', False, 0o700),
+                         ('nested', False, 0o711)))
 _EPHEMERAL = _Volume('ephemeral', (('mnt', True, 0o755),))
 _VOLUMES = (_ROOT, _EPHEMERAL)
 
@@ -67,11 +68,14 @@ class Mounted:
 
     :param upper: upper directory of the root file system's overlay
     :param work: its work directory
+    :param nested: for container runtimes inside, whose overlays cannot lie
+        on this one
     :param ephemeral: what the container has at /mnt, if it has it
     """
 
     upper: str
     work: str
+    nested: str
     ephemeral: str | None
 
 
@@ -194,7 +198,8 @@ def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
     if wish.ephemeral is not None:
         ephemeral = os.path.join(at(_EPHEMERAL), 'mnt')
     return Mounted(upper=os.path.join(root, 'upper'),
-                   work=os.path.join(root, 'work'), ephemeral=ephemeral)
+                   work=os.path.join(root, 'work'),
+                   nested=os.path.join(root, 'nested'), ephemeral=ephemeral)
 
 
 def places(container_id: str) -> set[str]:

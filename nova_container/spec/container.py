@@ -27,6 +27,9 @@ _DIFF_ID = re.compile(r'^sha256:[0-9a-f]{64}$')
 _HOSTNAME = re.compile(r'^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$')
 _ENV_NAME = re.compile(r'^[^=\0]+$')
 
+APPLICATION = 'application'
+MACHINE = 'machine'
+
 # Half of what execve(2) lets the kernel copy, so that the rest has room.
 _ARGS_AND_ENV_MAX = 1 << 20
 _LAYERS_MAX = 500
@@ -97,6 +100,12 @@ class ContainerSpec:
     :param id: UUID; the Nova instance's
     :param layers: diffIDs, the lowest first
     :param addresses: the container's own, for /etc/hosts
+    :param kind: APPLICATION: the process is the image's own, as it is; or
+        MACHINE: it is an init such as systemd, which finds what it expects
+    :param init: a small init as process 1, which reaps orphans and passes
+        signals on to ``process``
+    :param privileged: see ``oci.rights``
+    :param nesting: a container runtime can work inside
     """
 
     id: str
@@ -107,6 +116,10 @@ class ContainerSpec:
     disk: disk_.Disk = disk_.Disk()
     dns: network.Dns = network.Dns()
     addresses: tuple[str, ...] = ()
+    kind: str = APPLICATION
+    init: bool = False
+    privileged: bool = False
+    nesting: bool = False
 
     def __post_init__(self):
         check_id(self.id)
@@ -120,3 +133,11 @@ class ContainerSpec:
             if not _DIFF_ID.match(layer):
                 raise exception.InvalidSpec(
                     f'layer {layer!r} is not a sha256 digest')
+        if self.kind not in (APPLICATION, MACHINE):
+            raise exception.InvalidSpec(
+                f'container kind {self.kind!r} is neither {APPLICATION} nor '
+                f'{MACHINE}')
+        if self.kind == MACHINE and self.init:
+            raise exception.InvalidSpec(
+                f'a {MACHINE} container has an init of its own; remove '
+                'container:init')

@@ -13,6 +13,7 @@
 """A runtime of the test's own on the real kernel."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -122,6 +123,12 @@ class RuntimeTestCase(unittest.TestCase):
         engine.create(container_id)
         engine.start(container_id)
         return container_id
+
+    @staticmethod
+    def redefine(container_id: str, **fields) -> None:
+        """Give a container that does not run other fields of its spec."""
+        engine.define(dataclasses.replace(privileged.load(container_id),
+                                          **fields))
 
     def finish(self, container_id: str) -> state.State:
         """Wait for the container to end by itself; its last state."""
