@@ -44,14 +44,33 @@ def unified() -> bool:
 
 
 def adopt_monitor(pid: int) -> None:
-    """Move a monitor out of the control group of the service."""
-    for root in hierarchies():
+    """Move a monitor out of the control group of the service.
+
+    Into one group of ours always, by which ``monitors`` finds it. Where it is
+    in the root group, which nothing limits or ends, it stays: each move waits
+    for the whole kernel.
+    """
+    groups = _groups(pid)
+    for number, root in enumerate(hierarchies()):
+        name = os.path.basename(root)
+        if number and groups.get('' if name == 'unified' else name) == '/':
+            continue
         group = root + place.cgroup(_MONITORS)
         os.makedirs(group, exist_ok=True)
         if os.path.basename(root) == 'cpuset':
             _inherit_cpuset(root, group)
         with open(os.path.join(group, 'cgroup.procs'), 'w') as procs:
             procs.write(str(pid))
+
+
+def _groups(pid: int) -> dict[str, str]:
+    """A process's groups by controllers, '' for those of version 2."""
+    found = {}
+    with open(f'/proc/{pid}/cgroup') as lines:
+        for line in lines:
+            _, controllers, group = line.rstrip('\n').split(':', 2)
+            found[controllers.removeprefix('name=')] = group
+    return found
 
 
 def _inherit_cpuset(root: str, group: str) -> None:

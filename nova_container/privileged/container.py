@@ -30,6 +30,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import stat
 import subprocess
 import time
@@ -95,7 +96,11 @@ def locked(container_id: str) -> typing.ContextManager[None]:
 
 
 def _write(path: str, content: str, mode: int, owner: int = 0) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all.
+
+    What is to be there after a crash of the host is brought to its disk;
+    what lies in ``run_path`` is of no use then.
+    """
     temporary = f'{path}.{uuid.uuid4().hex}'
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL
                  | os.O_CLOEXEC, mode)
@@ -104,13 +109,15 @@ def _write(path: str, content: str, mode: int, owner: int = 0) -> None:
         file.flush()
         os.fchmod(fd, mode)
         os.fchown(fd, owner, owner)
-        os.fsync(fd)
+        if not path.startswith(place.run()):
+            os.fsync(fd)
     os.rename(temporary, path)
 
 
-def _remove_tree(path: str) -> None:
-    """Remove a directory, however deep a tenant has made it."""
-    subprocess.run(['rm', '-rf', '--one-file-system', '--', path], check=True,
+def _remove_trees(*paths: str) -> None:
+    """Remove directories, however deep a tenant has made them."""
+    subprocess.run(['rm', '-rf', '--one-file-system', '--', *paths],
+                   check=True,
                    env=place.ENV, stdin=subprocess.DEVNULL,
                    capture_output=True)
 
@@ -560,8 +567,9 @@ def _halt(container_id: str) -> None:
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
     namespace.with_mounts(_unmount, container_id)
-    # The mounts are not visible here, so this cannot reach into them.
-    _remove_tree(run_dir)
+    # The mounts are not visible here, so this cannot reach into them; and
+    # no tenant can make anything here, deep directories least of all.
+    shutil.rmtree(run_dir)
 
 
 def _thaw(container_id: str) -> None:
@@ -673,13 +681,12 @@ def _empty_trash(name: str) -> None:
     except FileNotFoundError:
         slot = None
     # The link goes last, with the directory.
-    for entry in os.scandir(path):
-        if entry.name != 'slot':
-            _remove_tree(entry.path)
+    _remove_trees(*(entry.path for entry in os.scandir(path)
+                    if entry.name != 'slot'))
     if slot is not None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.state('ids', slot))
-    _remove_tree(path)
+    shutil.rmtree(path)
 
 
 @context.entrypoint
@@ -728,7 +735,7 @@ def teardown() -> None:
         for container_id in os.listdir(place.run('c')):
             _halt(container_id)
         namespace.drop_mount_namespace()
-        _remove_tree(place.CONF.container.run_path)
+        shutil.rmtree(place.CONF.container.run_path)
     cgroup.remove_all()
 
 

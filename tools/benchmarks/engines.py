@@ -169,8 +169,7 @@ class Podman(Engine):
             '--runroot', f'{self._work}/run',
             '--tmpdir', f'{self._work}/tmp', '--cgroup-manager', 'cgroupfs',
             '--events-backend', 'none', '--runtime', 'runc']
-        undo.callback(subprocess.run, ['umount', '-q', '-R', '-l',
-                                       f'{self._work}/root/overlay'],
+        undo.callback(subprocess.run, ['umount', f'{self._work}/root/overlay'],
                       stderr=subprocess.DEVNULL)
         undo.callback(self._remove_all)
         loaded = _run(*self._command, 'load', '-i', self._archive)
@@ -187,7 +186,12 @@ class Podman(Engine):
                     '--ulimit', 'nproc=4096:4096', self._image, *args)
 
     def remove(self, container_id: str) -> None:
-        _run(*self._command, 'rm', '--force', '--time', _GRACE, container_id)
+        try:
+            _run(*self._command, 'rm', '--force', '--time', _GRACE,
+                 container_id)
+        except RuntimeError:
+            # Its monitor's own cleanup gets in the way now and then.
+            _run(*self._command, 'rm', '--force', '--ignore', container_id)
 
     def execute(self, container_id: str, *args: str) -> None:
         _run(*self._command, 'exec', container_id, *args)

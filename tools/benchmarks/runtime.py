@@ -25,6 +25,7 @@ import psutil
 
 from benchmarks import engines
 from benchmarks import figure
+from nova_container.privileged import linux
 from nova_container.runtime import state
 from tests import archives
 from tests.functional import base
@@ -55,6 +56,12 @@ class Bench:
         self._archive.write_bytes(
             archives.docker_archive(base.busybox_layer()))
         self._opened: dict[type, engines.Engine] = {}
+        # Our daemon is apart by now. The other engines get a mount namespace
+        # of their own: mount namespaces that other programs make meanwhile
+        # would hold copies of their mounts, which then cannot be removed.
+        self.get(engines.Ours)
+        linux.unshare(linux.CLONE_FS | linux.CLONE_NEWNS)
+        linux.mount('none', '/', flags=linux.MS_REC | linux.MS_PRIVATE)
 
     def get(self, kind: type[engines.Engine]) -> engines.Engine:
         """The engine of that kind."""
