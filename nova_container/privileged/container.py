@@ -287,6 +287,7 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     rootfs = os.path.join(run_dir, 'rootfs')
     rootfs_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        _require_directories(rootfs_fd)
         who = identity.resolve(rootfs_fd, spec.process.user)
     finally:
         os.close(rootfs_fd)
@@ -345,6 +346,21 @@ def _check_allowed(spec: container.ContainerSpec) -> None:
                 f'container {spec.id}: the flavor asks for container:{name}, '
                 f'which this host does not allow; set [container] '
                 f'{name}_allowed there, or choose another flavor')
+
+
+def _require_directories(rootfs_fd: int) -> None:
+    """Refuse a root file system that sends the runtime out of it.
+
+    runc, before it changes its root, follows a symbolic link at /dev to where
+    that points on the host, and makes its own links there.
+    """
+    for name in ('dev', 'proc', 'sys'):
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=rootfs_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                raise exception.ImageInvalid(
+                    f'/{name} of the container is not a directory; rebuild '
+                    'the image with a directory there, or with nothing')
 
 
 def _give_stdio(pid: int, user: int, group: int) -> None:
@@ -563,6 +579,7 @@ def _halt(container_id: str) -> None:
             process.send_signal(found, 9)
             process.wait(found, timeout)
     _record_exit(container_id)
+    block.lift(container_id)
     if os.path.exists(place.run('oci', container_id)):
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
