@@ -28,6 +28,7 @@ from nova_container.privileged import place
 from nova_container.privileged import process as processes
 from nova_container.spec import codec
 from nova_container.spec import policy as policies
+from nova_container.spec import signals
 
 
 class Status(enum.Enum):
@@ -60,6 +61,17 @@ class State:
     oom: bool = False
     health: str | None = None
     restarts: int = 0
+
+    @property
+    def reason(self) -> str:
+        """Why the process has ended, in a few words."""
+        if self.oom:
+            return 'out of memory'
+        if self.exit_code is None:
+            return 'unknown: the monitor was killed'
+        if 128 < self.exit_code <= 128 + 64:
+            return f'ended by {signals.name(self.exit_code - 128)}'
+        return f'exited with code {self.exit_code}'
 
 
 def ids() -> list[str]:
