@@ -36,6 +36,7 @@ CONF = cfg.CONF
 LOG = log.getLogger(__name__)
 
 _DEFAULT_MTU = 1500
+_METADATA = '169.254.169.254/32'
 
 
 def _check(vif) -> None:
@@ -57,7 +58,9 @@ def interface(vif, index: int) -> network.NetworkInterface:
     _check(vif)
     addresses, routes = [], []
     default: dict[int, network.Route] = {}
+    versions = set()
     for subnet in vif['network']['subnets']:
+        versions.add(subnet['version'])
         prefix = ipaddress.ip_network(subnet['cidr']).prefixlen
         addresses += [f'{ip["address"]}/{prefix}' for ip in subnet['ips']]
         routes += [network.Route(route['cidr'], route['gateway']['address'])
@@ -67,6 +70,11 @@ def interface(vif, index: int) -> network.NetworkInterface:
             version = ipaddress.ip_address(gateway).version
             default.setdefault(version, network.Route(
                 '0.0.0.0/0' if version == 4 else '::/0', gateway))
+    given = {route.destination for route in routes}
+    if index == 0 and 4 in versions and _METADATA not in given:
+        # Neutron would say so by DHCP: its metadata proxy answers on the
+        # network itself.
+        routes.append(network.Route(_METADATA))
     return network.NetworkInterface(
         name=f'eth{index}',
         host_device=vif['devname'],

@@ -188,8 +188,7 @@ def read(fd: int, host: platform.Platform) -> Archive:
         members = _Members(fd)
     except exception.ImageInvalid as e:
         raise exception.ImageInvalid(
-            f'it is not an archive of docker save or an OCI archive, or it '
-            f'is damaged: {e}')
+            f'not a docker save or OCI archive, or damaged: {e}')
     if 'index.json' in members and 'oci-layout' in members:
         found = _read_oci(members, host)
     elif 'manifest.json' in members:

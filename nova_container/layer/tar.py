@@ -198,8 +198,7 @@ class Reader:
 
     def _truncated(self) -> exception.ImageInvalid:
         return exception.ImageInvalid(
-            f'the archive ends at or after entry {show(self._name)}, before '
-            'its end')
+            f'it ends early, at or after entry {show(self._name)}')
 
     def views(self) -> Iterator[memoryview]:
         """The data of the current member as stored, piece by piece.

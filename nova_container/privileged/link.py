@@ -170,6 +170,10 @@ def _configure(wish: network.NetworkInterface) -> None:
             route.addr('add', index=index, address=ip, prefixlen=int(prefix))
         route.link('set', index=index, state='up')
         for item in wish.routes:
+            if item.gateway is None:
+                route.route('replace', dst=item.destination, oif=index,
+                            scope='link')
+                continue
             # A gateway outside every prefix of ours is still on this link.
             route.route('replace', dst=item.destination,
                         gateway=item.gateway, oif=index, flags='onlink')

@@ -24,15 +24,17 @@ _DEVICE = re.compile(r'^[A-Za-z0-9_.-]{1,15}$')
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """``destination`` (CIDR) through ``gateway``."""
+    """``destination`` (CIDR) through ``gateway``; None: it is on the link."""
 
     destination: str
-    gateway: str
+    gateway: str | None = None
 
     def __post_init__(self):
         try:
             network = ipaddress.ip_network(self.destination)
-            gateway = ipaddress.ip_address(self.gateway)
+            gateway = network
+            if self.gateway is not None:
+                gateway = ipaddress.ip_address(self.gateway)
         except ValueError as e:
             raise exception.InvalidSpec(f'route: {e}')
         if network.version != gateway.version:

@@ -13,6 +13,7 @@
 """A test against the cloud that ``tools/cloud up`` started, as a user."""
 
 import contextlib
+import datetime
 import functools
 import io
 import json
@@ -63,11 +64,26 @@ def service_pid(name: str) -> int:
 
 
 def await_new_pid(name: str, old: int) -> None:
-    """Wait until the supervisor has started a service anew and it is up."""
+    """Wait until the supervisor has started a service anew and it is up.
+
+    For nova-compute: until it has reported for work since. Nova gives up a
+    build that it finds on its way when it starts.
+    """
     for _ in utils.iterate_timeout(_TIMEOUT, f'{name} does not come back',
                                    wait=0.5):
         pid = service_pid(name)
         if pid is not None and pid != old and cloud()['ok']:
+            break
+    binary, _, host = name.partition('@')
+    if binary != 'nova-compute':
+        return
+    began = psutil.Process(pid).create_time()
+    for _ in utils.iterate_timeout(_TIMEOUT, f'{name} does not report',
+                                   wait=0.5):
+        (service,) = connect('admin').compute.services(binary=binary,
+                                                       host=host)
+        reported = datetime.datetime.fromisoformat(service.updated_at)
+        if reported.replace(tzinfo=datetime.UTC).timestamp() > began + 1:
             return
 
 

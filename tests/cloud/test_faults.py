@@ -40,7 +40,7 @@ class BadImageTest(base.CloudTestCase):
 
     def test_truncated(self):
         archive = base.busybox_archive()
-        self.refused(archive[:len(archive) // 2], 'image')
+        self.refused(archive[:len(archive) // 2], 'damaged')
 
     def test_layer_of_another_digest(self):
         layers = (functional.busybox_layer(),)
@@ -88,7 +88,8 @@ class BadImageTest(base.CloudTestCase):
                       self.fault(self.boot(image)))
 
     def test_gzipped_archive_of_rubbish(self):
-        self.refused(gzip.compress(json.dumps({'a': 1}).encode()), 'image')
+        self.refused(gzip.compress(json.dumps({'a': 1}).encode()), 'gzip',
+                     'uncompressed')
 
 
 class HostTroubleTest(base.CloudTestCase):

@@ -37,12 +37,12 @@ class NginxTest(base.CloudTestCase):
         fixed = self.fixed()
         for kind in ('SOFT', 'HARD'):
             self.user.compute.reboot_server(self.server, kind)
-            self.status(self.server, 'ACTIVE')
+            self.assertEqual('ACTIVE', self.settled(self.server))
             self.assertIn('nova-container', base.curl(self.address), kind)
         self.user.compute.stop_server(self.server)
-        self.status(self.server, 'SHUTOFF')
+        self.assertEqual('SHUTOFF', self.settled(self.server))
         self.user.compute.start_server(self.server)
-        self.status(self.server, 'ACTIVE')
+        self.assertEqual('ACTIVE', self.settled(self.server))
         self.assertIn('nova-container', base.curl(self.address))
         self.assertEqual(fixed, self.fixed())
 
@@ -107,9 +107,13 @@ class ProcessTest(base.CloudTestCase):
             'container:command':
                 '/bin/sh -c "ip addr show eth0; ip route; ip -6 route; '
                 'cat /etc/resolv.conf /sys/class/net/eth0/mtu; '
-                'ping -c1 -W5 10.0.0.1 && echo reached; sleep 1000"'}))
-        self.await_console(server, 'reached')
+                'ping -c1 -W5 10.0.0.1 && echo reached; '
+                'wget -q -O - http://169.254.169.254/latest/meta-data/'
+                'local-ipv4 && echo -metadata; sleep 1000"'}))
+        self.await_console(server, '-metadata')
         log = self.console(server)
+        self.assertIn('reached', log)
+        self.assertRegex(log, r'10\.0\.0\.\d+-metadata')
         server = self.user.compute.get_server(server)
         port = next(self.user.network.ports(device_id=server.id))
         network = self.user.network.get_network(port.network_id)

@@ -41,7 +41,8 @@ class InterfaceTest(base.RuntimeTestCase):
             'name': 'eth0', 'host_device': self.device,
             'mac': 'fa:16:3e:00:00:01', 'mtu': 1442,
             'addresses': ('10.9.8.7/24', 'fd09::7/64'),
-            'routes': (network.Route('10.77.0.0/16', '10.9.8.254'),
+            'routes': (network.Route('169.254.169.254/32'),
+                       network.Route('10.77.0.0/16', '10.9.8.254'),
                        network.Route('0.0.0.0/0', '10.9.8.1'),
                        network.Route('::/0', 'fd09::1')), **fields})
 
@@ -59,6 +60,7 @@ class InterfaceTest(base.RuntimeTestCase):
         for text in ('eth0@', 'fa:16:3e:00:00:01', 'mtu 1442',
                      'inet 10.9.8.7/24', 'inet6 fd09::7/64',
                      'default via 10.9.8.1', '10.77.0.0/16 via 10.9.8.254',
+                     '169.254.169.254 dev eth0 scope link',
                      'default via fd09::1'):
             self.assertIn(text, seen)
         self.assertNotIn('tentative', seen)

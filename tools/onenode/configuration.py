@@ -32,6 +32,7 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'auth_url': url('keystone', '/v3'),
         'compute_driver': plan.DRIVERS[cloud.driver],
         'compute_user': plan.COMPUTE_USER,
+        'build_attempts': len(cloud.nodes),
         'data': layout.data,
         'database': f'mysql+pymysql://openstack:{secret["database"]}'
                     '@localhost',

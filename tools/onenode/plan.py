@@ -103,6 +103,11 @@ class Layout:
         return self.run / 'work'
 
     @property
+    def tmp(self) -> pathlib.Path:
+        """Temporary files of the services that are on no node."""
+        return self.run / 'tmp'
+
+    @property
     def clouds_yaml(self) -> pathlib.Path:
         return self.root / 'clouds.yaml'
 

@@ -85,6 +85,7 @@ def _program(layout: plan.Layout, service: services.Service) -> str:
         'PATH': f'{layout.bin}:/usr/sbin:/usr/bin:/sbin:/bin',
         'LC_ALL': 'C.UTF-8',
         'HOME': '/root',
+        **({} if service.node else {'TMPDIR': str(layout.tmp)}),
         **dict(service.env),
         MARK: str(layout.root),
         # A change of a file makes the program a changed one.

@@ -62,7 +62,7 @@ class Up:
     def run(self) -> bool:
         """Carry out all steps; whether the cloud is up."""
         for directory in (self.layout.log, self.layout.done,
-                          self.layout.cache, self.layout.data / 'lock',
+                          self.layout.cache / 'tmp', self.layout.data / 'lock',
                           self.layout.data / 'nova',
                           self.layout.data / 'neutron'):
             directory.mkdir(parents=True, exist_ok=True)
@@ -186,6 +186,8 @@ class Up:
 
     def launch_supervisor(self, log: pathlib.Path) -> bool:
         self.layout.work.mkdir(parents=True, exist_ok=True)
+        self.layout.tmp.mkdir(exist_ok=True)
+        self.layout.tmp.chmod(0o1777)
         supervisor.configure(self.layout, self.services)
         return supervisor.launch(self.layout, self.supervisor, log)
 

@@ -30,7 +30,7 @@ _UV = next(line.strip() for line in plan.CONSTRAINTS.read_text().splitlines()
 
 def _environment(layout: plan.Layout) -> dict[str, str]:
     return command.environment(
-        VIRTUAL_ENV=str(layout.venv),
+        VIRTUAL_ENV=str(layout.venv), TMPDIR=str(layout.cache / 'tmp'),
         UV_CACHE_DIR=str(layout.cache / 'uv'), UV_NATIVE_TLS='1')
 
 

@@ -1,0 +1,99 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import json
+import unittest
+
+from nova.objects import flavor as flavor_obj
+
+from nova_container.compute import intent
+from nova_container import exception
+from nova_container.image import store
+from nova_container.oci import image_config
+
+LAYER = 'sha256:' + 'a' * 64
+
+
+def image(**config) -> store.Image:
+    raw = json.dumps({'architecture': 'amd64', 'os': 'linux',
+                      'config': config,
+                      'rootfs': {'type': 'layers', 'diff_ids': [LAYER]}})
+    return store.Image('x', image_config.ImageConfig.from_json(raw.encode()),
+                       (LAYER,), 1)
+
+
+class ProcessTest(unittest.TestCase):
+
+    def args(self, metadata=(), **config):
+        return intent.process(dict(metadata), image(**config)).args
+
+    def test_entrypoint_and_command_as_docker_joins_them(self):
+        own = {'Entrypoint': ['/e', '1'], 'Cmd': ['c']}
+        self.assertEqual(('/e', '1', 'c'), self.args(**own))
+        self.assertEqual(('/e', '1', 'x', 'y'), self.args(
+            {'container:command': 'x y'}, **own))
+        self.assertEqual(('/n',), self.args(
+            {'container:entrypoint': '/n'}, **own))
+        self.assertEqual(('/n', 'x'), self.args(
+            {'container:entrypoint': '/n', 'container:command': 'x'}, **own))
+
+    def test_environment_of_the_tenant_wins(self):
+        process = intent.process({'container:env:A': '2'},
+                                 image(Cmd=['x'], Env=['A=1', 'B=x=y']))
+        self.assertEqual((('A', '2'), ('B', 'x=y')), process.env)
+
+    def test_image_defaults(self):
+        process = intent.process({}, image(
+            Cmd=['x'], User='web', WorkingDir='/srv', StopSignal='SIGQUIT'))
+        self.assertEqual(('web', '/srv', 'SIGQUIT'),
+                         (process.user, process.cwd, process.stop_signal))
+        bare = intent.process({}, image(Cmd=['x']))
+        self.assertEqual(('', '/', 'SIGTERM'),
+                         (bare.user, bare.cwd, bare.stop_signal))
+
+    def test_no_command(self):
+        with self.assertRaisesRegex(exception.ProcessInvalid,
+                                    'container:command'):
+            intent.process({}, image())
+
+
+class ResourcesTest(unittest.TestCase):
+
+    def flavor(self, **extra_specs):
+        return flavor_obj.Flavor(vcpus=2, memory_mb=512, swap=128, root_gb=1,
+                                 ephemeral_gb=0, extra_specs=extra_specs)
+
+    def test_flavor(self):
+        found = intent.resources(self.flavor(), 1000)
+        self.assertEqual(
+            (200000, 100000, 2048, 512 << 20, 128 << 20, 1000),
+            (found.cpu_quota, found.cpu_period, found.cpu_shares,
+             found.memory, found.swap, found.pids))
+
+    def test_extra_specs(self):
+        found = intent.resources(self.flavor(**{
+            'quota:cpu_quota': '50000', 'quota:cpu_period': '50000',
+            'quota:cpu_shares': '10', 'container:pids_limit': '7'}), 1000)
+        self.assertEqual((50000, 50000, 10, 7),
+                         (found.cpu_quota, found.cpu_period,
+                          found.cpu_shares, found.pids))
+
+    def test_extra_spec_that_is_no_number(self):
+        with self.assertRaisesRegex(exception.InvalidSpec,
+                                    'container:pids_limit'):
+            intent.resources(self.flavor(
+                **{'container:pids_limit': 'many'}), 1000)
+
+    def test_period_alone_keeps_the_share_of_processors(self):
+        found = intent.resources(
+            self.flavor(**{'quota:cpu_period': '10000'}), 1)
+        self.assertEqual(2, found.cpu_quota / found.cpu_period)

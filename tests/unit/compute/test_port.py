@@ -1,0 +1,87 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import unittest
+
+from nova.network import model
+
+from nova_container.compute import port
+from nova_container import exception
+from nova_container.spec import network
+
+
+def vif(*subnets, details=None, vif_type='ovs', **meta):
+    return model.VIF(
+        id='f151f10a-abf9-4012-bbde-0f2fb39a8114',
+        address='FA:16:3E:00:00:01', type=vif_type,
+        devname='tapf151f10a-ab', details=details or {},
+        network=model.Network(id='n', bridge='br-int', label='private',
+                              subnets=list(subnets), **meta))
+
+
+def subnet(cidr, address, gateway=None, routes=()):
+    return model.Subnet(
+        cidr=cidr, ips=[model.FixedIP(address=address)],
+        gateway=gateway and model.IP(address=gateway),
+        routes=[model.Route(cidr=destination, gateway=model.IP(address=via))
+                for destination, via in routes])
+
+
+V4 = subnet('10.0.0.0/24', '10.0.0.5', '10.0.0.1',
+            [('10.9.0.0/16', '10.0.0.9')])
+V6 = subnet('fd00::/64', 'fd00::5', 'fd00::1')
+
+
+class InterfaceTest(unittest.TestCase):
+
+    def test_addresses_routes_and_mtu(self):
+        found = port.interface(vif(V4, V6, mtu=1442), 0)
+        self.assertEqual(network.NetworkInterface(
+            name='eth0', host_device='tapf151f10a-ab',
+            mac='fa:16:3e:00:00:01', mtu=1442,
+            addresses=('10.0.0.5/24', 'fd00::5/64'),
+            routes=(network.Route('10.9.0.0/16', '10.0.0.9'),
+                    network.Route('169.254.169.254/32'),
+                    network.Route('0.0.0.0/0', '10.0.0.1'),
+                    network.Route('::/0', 'fd00::1'))), found)
+
+    def test_only_the_first_interface_has_the_default_route(self):
+        found = port.interface(vif(V4), 1)
+        self.assertEqual('eth1', found.name)
+        self.assertEqual((network.Route('10.9.0.0/16', '10.0.0.9'),),
+                         found.routes)
+
+    def test_subnet_without_gateway(self):
+        found = port.interface(vif(subnet('10.0.0.0/24', '10.0.0.5')), 0)
+        self.assertEqual((network.Route('169.254.169.254/32'),),
+                         found.routes)
+
+    def test_metadata_route_of_neutron_wins(self):
+        given = subnet('10.0.0.0/24', '10.0.0.5', None,
+                       [('169.254.169.254/32', '10.0.0.2')])
+        self.assertEqual(
+            (network.Route('169.254.169.254/32', '10.0.0.2'),),
+            port.interface(vif(given), 0).routes)
+
+    def test_switch_in_user_space_gets_complete_checksums(self):
+        self.assertTrue(port.interface(vif(V4), 0).checksum_offload)
+        self.assertFalse(port.interface(
+            vif(V4, details={'datapath_type': 'netdev'}),
+            0).checksum_offload)
+
+    def test_types_that_are_not_supported_name_the_port(self):
+        for given in (vif(V4, vif_type='bridge'),
+                      vif(V4, vif_type='binding_failed'),
+                      vif(V4, details={'ovs_hybrid_plug': True})):
+            with self.assertRaisesRegex(exception.NetworkFailed,
+                                        'f151f10a'):
+                port.interface(given, 0)
