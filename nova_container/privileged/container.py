@@ -467,6 +467,8 @@ def _halt(container_id: str) -> None:
     run_dir = place.container_run(container_id)
     if not os.path.exists(run_dir):
         return
+    namespace.with_mounts(
+        lambda: block.release(container_id, disk.places(container_id)))
     for kind, timeout in (('pid', _KILL_TIMEOUT),
                           ('monitor', _MONITOR_TIMEOUT)):
         found = _process(container_id, kind)
@@ -486,7 +488,7 @@ def _halt(container_id: str) -> None:
         oci_runtime.call('delete', '--force', container_id)
     _end_unknown(container_id)
     cgroup.remove(container_id)
-    namespace.with_mounts(_unmount, container_id)
+    namespace.with_mounts(_unmount_below, run_dir)
     # The mounts are not visible here, so this cannot reach into them.
     _remove_tree(run_dir)
 
@@ -525,9 +527,7 @@ def _unknown(container_id: str) -> set[process.Process]:
     return rest - {None}
 
 
-def _unmount(container_id: str) -> None:
-    disk.release(container_id)
-    run_dir = place.container_run(container_id)
+def _unmount_below(run_dir: str) -> None:
     targets = [line.split()[4] for line in open('/proc/thread-self/mountinfo')]
     for target in reversed(targets):
         if target.startswith(run_dir + '/'):
