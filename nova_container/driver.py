@@ -26,6 +26,7 @@ from nova.virt import event as virtevent
 from nova.virt import hardware
 from oslo_log import log
 
+from nova_container.compute import diagnostics
 from nova_container.compute import fault
 from nova_container.compute import feedback
 from nova_container.compute import images
@@ -43,6 +44,7 @@ from nova_container.runtime import health
 from nova_container.runtime import monitor
 from nova_container.runtime import restart
 from nova_container.runtime import state
+from nova_container.runtime import stats
 
 CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
@@ -174,13 +176,16 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             image = self._images.ensure(context, instance, image_meta)
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []
-            spec = intent.build(instance, image, network_info,
-                                CONF.container.pids_limit)
+            spec = self._intent(instance, image, network_info)
             undo.callback(self._remove, instance, network_info)
             engine.define(spec)
             if power_on:
                 self._boot(instance, network_info)
             undo.pop_all()
+
+    def _intent(self, instance, image, network_info):
+        return intent.build(instance, image, network_info,
+                            CONF.container.pids_limit, inventory.cpuset())
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""
@@ -211,8 +216,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         """Take up what has changed in Nova since the last start."""
         image = self._images.cached(instance.image_ref)
         if image is not None:
-            engine.define(intent.build(instance, image, network_info,
-                                       CONF.container.pids_limit))
+            engine.define(self._intent(instance, image, network_info))
 
     def destroy(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, destroy_secrets=True):
@@ -278,6 +282,17 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             state.read(instance.uuid)
             return console.text(instance.uuid, _CONSOLE_BYTES)
 
+    def get_instance_diagnostics(self, instance):
+        with fault.translated(instance):
+            current = state.read(instance.uuid)
+            return diagnostics.standard(
+                instance, power_state.STATE_MAP[_POWER_STATES[current.status]],
+                stats.read(instance.uuid))
+
+    def get_diagnostics(self, instance):
+        with fault.translated(instance):
+            return diagnostics.plain(stats.read(instance.uuid))
+
     # Network
 
     def plug_vifs(self, instance, network_info):
@@ -309,6 +324,9 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             self._get_allocation_ratios(current),
             self._get_reserved_host_disk_gb_from_config()))
         provider_tree.add_traits(nodename, *inventory.traits())
+
+    def get_host_cpu_stats(self):
+        return inventory.cpu_times()
 
     def get_host_ip_addr(self):
         return CONF.my_ip

@@ -12,20 +12,14 @@
 
 """A Nova instance, its flavor and its image as a ContainerSpec."""
 
+from nova_container.compute import flavor
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.spec import container
 from nova_container.spec import health
-from nova_container.spec import limits
 from nova_container.spec import network
 from nova_container.spec import restart
-
-_MIB = 1 << 20
-
-# cgroup v1's scale, on which an ordinary process has 1024.
-_SHARES_PER_VCPU = 1024
-
 
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
@@ -50,7 +44,7 @@ def kind(system_metadata: dict[str, str]) -> str:
     return value
 
 
-def process(said: wishes.Wishes, image: store.Image,
+def process(metadata: dict[str, str], image: store.Image,
             kind: str = container.APPLICATION) -> container.Process:
     """What runs: the image's config under the tenant's wishes.
 
@@ -59,6 +53,7 @@ def process(said: wishes.Wishes, image: store.Image,
 
     :raises UserError: a wish is wrong, or there is no command at all
     """
+    said = wishes.parse(metadata)
     config = image.config
     entrypoint, command, user = config.entrypoint, config.cmd, config.user
     machine = kind == container.MACHINE
@@ -125,39 +120,6 @@ def healthcheck(image: store.Image) -> health.Healthcheck | None:
         retries=check.retries or default.retries)
 
 
-def _number(extra_specs: dict[str, str], key: str) -> int | None:
-    value = extra_specs.get(key)
-    if value is None:
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise exception.InvalidSpec(
-            f'flavor extra spec {key}={value!r} is not a number')
-
-
-def resources(flavor, pids_limit: int) -> limits.Limits:
-    """Limits of a flavor.
-
-    vCPUs are a CPU quota of as many processors, unless ``quota:cpu_quota``
-    and ``quota:cpu_period`` (the libvirt driver's extra specs) say otherwise.
-
-    :param flavor: nova.objects.Flavor
-    :param pids_limit: where the flavor has no ``container:pids_limit``
-    """
-    specs = flavor.extra_specs
-    period = _number(specs, 'quota:cpu_period') or limits.CPU_PERIOD
-    return limits.Limits(
-        cpu_quota=(_number(specs, 'quota:cpu_quota')
-                   or flavor.vcpus * period),
-        cpu_period=period,
-        cpu_shares=(_number(specs, 'quota:cpu_shares')
-                    or min(flavor.vcpus * _SHARES_PER_VCPU, 262144)),
-        memory=flavor.memory_mb * _MIB,
-        swap=(flavor.swap or 0) * _MIB,
-        pids=_number(specs, 'container:pids_limit') or pids_limit)
-
-
 def name_servers(network_info) -> network.Dns:
     """The DNS servers of all subnets, each once, in Neutron's order."""
     servers = [dns['address']
@@ -167,12 +129,14 @@ def name_servers(network_info) -> network.Dns:
     return network.Dns(servers=tuple(dict.fromkeys(servers)))
 
 
-def build(instance, image: store.Image, network_info,
-          pids_limit: int) -> container.ContainerSpec:
+def build(instance, image: store.Image, network_info, pids_limit: int,
+          cpuset: str | None = None) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
     :param network_info: nova.network.model.NetworkInfo
+    :param pids_limit: where the flavor has none
+    :param cpuset: processors that instances may use, None for all
     :raises UserError: what the tenant asked for makes no sense
     """
     said = wishes.parse(instance.metadata)
@@ -186,9 +150,10 @@ def build(instance, image: store.Image, network_info,
     return container.ContainerSpec(
         id=instance.uuid,
         hostname=instance.hostname or f'container-{instance.uuid}',
-        process=process(said, image, kind_),
+        process=process(instance.metadata, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
-        limits=resources(instance.flavor, pids_limit),
+        limits=flavor.resources(instance.flavor, pids_limit, cpuset),
+        disk=flavor.disks(instance.flavor),
         dns=name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
                         for ip in vif.fixed_ips()),

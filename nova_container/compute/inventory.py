@@ -19,6 +19,7 @@ import re
 import subprocess
 
 from nova.objects import fields
+from nova.virt import hardware
 import os_resource_classes as orc
 import os_traits
 from oslo_config import cfg
@@ -31,6 +32,11 @@ CONF = cfg.CONF
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+_NS_PER_S = 10 ** 9
+
+
+# What images call it (img_hv_type).
+HYPERVISOR = fields.HVType.DOCKER
 
 
 def architecture() -> str:
@@ -47,6 +53,33 @@ def _runtime_version() -> int:
     return versionutils.convert_version_to_int(found[1]) if found else 0
 
 
+def cpuset() -> str | None:
+    """Processors that instances may use ([compute] cpu_shared_set), as a list
+    in the kernel's format; None for all.
+    """
+    shared = hardware.get_cpu_shared_set()
+    return shared and hardware.format_cpu_spec(shared)
+
+
+def processors() -> int:
+    """Number of the processors that instances may use."""
+    return len(hardware.get_cpu_shared_set() or ()) or psutil.cpu_count()
+
+
+def cpu_times() -> dict[str, int]:
+    """As nova.virt.driver.ComputeDriver.get_host_cpu_stats has it:
+    nanoseconds since the host booted, and MHz.
+    """
+    times = psutil.cpu_times()
+    frequency = psutil.cpu_freq()
+    return {'kernel': int((times.system + times.irq + times.softirq)
+                          * _NS_PER_S),
+            'idle': int(times.idle * _NS_PER_S),
+            'user': int((times.user + times.nice) * _NS_PER_S),
+            'iowait': int(times.iowait * _NS_PER_S),
+            'frequency': int(frequency.current) if frequency else 0}
+
+
 def disk() -> tuple[int, int]:
     """Size and use of the file system of ``state_path``, GiB."""
     usage = psutil.disk_usage(CONF.container.state_path)
@@ -59,20 +92,20 @@ def resources(nodename: str) -> dict[str, object]:
     total, used = disk()
     arch = architecture()
     return {
-        'vcpus': psutil.cpu_count(),
+        'vcpus': processors(),
         'memory_mb': memory.total // _MIB,
         'local_gb': total,
         'vcpus_used': 0,
         'memory_mb_used': (memory.total - memory.available) // _MIB,
         'local_gb_used': used,
-        'hypervisor_type': fields.HVType.DOCKER,
+        'hypervisor_type': HYPERVISOR,
         'hypervisor_version': _runtime_version(),
         'hypervisor_hostname': nodename,
         'cpu_info': json.dumps({'arch': arch}),
         'disk_available_least': total - used,
         'supported_instances': [
             (arch, kind, fields.VMMode.EXE)
-            for kind in (fields.HVType.DOCKER, fields.HVType.LXC)],
+            for kind in (HYPERVISOR, fields.HVType.LXC)],
         'numa_topology': None,
     }
 
@@ -91,8 +124,7 @@ def inventory(ratios: dict[str, float],
 
     memory = psutil.virtual_memory().total // _MIB
     return {
-        orc.VCPU: item(orc.VCPU, psutil.cpu_count(),
-                       CONF.reserved_host_cpus),
+        orc.VCPU: item(orc.VCPU, processors(), CONF.reserved_host_cpus),
         orc.MEMORY_MB: item(orc.MEMORY_MB, memory,
                             CONF.reserved_host_memory_mb),
         orc.DISK_GB: item(orc.DISK_GB, disk()[0], reserved_disk),

@@ -28,8 +28,6 @@ _OPERATIONS = {
     'extend_volume': 'extending a volume',
     'finish_migration': 'migration',
     'finish_revert_migration': 'migration',
-    'get_diagnostics': 'diagnostics',
-    'get_instance_diagnostics': 'diagnostics',
     'get_mks_console': 'a graphical console',
     'get_serial_console': 'the serial console',
     'get_spice_console': 'a graphical console',

@@ -17,9 +17,9 @@ that a restart of nova-compute's service does not take them down, and the
 parents, which no one else removes.
 """
 
-import contextlib
 import errno
 import os
+import re
 
 from nova_container.privileged import place
 
@@ -124,9 +124,22 @@ def oom_kills(container_id: str) -> int:
                  in os.walk(f'{ROOT}/memory{place.cgroup(container_id)}')]
     count = 0
     for path in files:
-        with contextlib.suppress(FileNotFoundError), open(path) as file:
-            count += int(dict(line.split() for line in file)['oom_kill'])
+        content = read(path)
+        if content is not None:
+            count += int(re.search(r'^oom_kill (\d+)$', content, re.M)[1])
     return count
+
+
+def read(path: str) -> str | None:
+    """A file of a control group; None when the group is gone."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError as e:
+        # The latter between open and read.
+        if e.errno in (errno.ENOENT, errno.ENODEV):
+            return None
+        raise
 
 
 def remove(container_id: str) -> None:

@@ -415,7 +415,13 @@ def kill(container_id: str, signal: int) -> bool:
 
 @context.entrypoint
 def terminate(container_id: str) -> bool:
-    """Send the container's own stop signal; False when it is gone."""
+    """Send the container's own stop signal; False when it is gone.
+
+    What ends from now on was asked to, and ``recover`` takes it down.
+    """
+    with definition.locked(container_id):
+        if os.path.exists(place.container_run(container_id)):
+            _mark_halting(container_id)
     name = definition.load(container_id).process.stop_signal
     return kill(container_id, signals.number(name))
 
@@ -495,8 +501,9 @@ def _halt(container_id: str, due: int | None = None) -> None:
     run_dir = place.container_run(container_id)
     if not os.path.exists(run_dir):
         return
-    # So that its end is not taken for one of its own accord.
-    definition.write(os.path.join(run_dir, 'halting'), str(due or ''), 0o644)
+    _mark_halting(container_id, due)
+    namespace.with_mounts(
+        lambda: block.release(container_id, disk.places(container_id)))
     for kind, timeout in (('pid', _KILL_TIMEOUT),
                           ('monitor', _MONITOR_TIMEOUT)):
         found = _process(container_id, kind)
@@ -516,7 +523,7 @@ def _halt(container_id: str, due: int | None = None) -> None:
     if os.path.exists(place.run('oci', container_id)):
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
-    namespace.with_mounts(_unmount, container_id)
+    namespace.with_mounts(_unmount_below, run_dir)
     # The mounts are not visible here, so this cannot reach into them.
     _remove_tree(run_dir)
 
@@ -549,25 +556,29 @@ def _empty_cgroup(container_id: str) -> None:
 def _end_unknown(container_id: str) -> None:
     """End the helpers and the monitor of a start that was killed half way.
 
-    No run.json names them.
+    No run.json names them. One that is not ended yet may start another, so
+    they are looked for until there is none.
     """
-    rest = {found for pid in cgroup.members(container_id)
-            if (found := process.identify(pid))}
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    while time.monotonic() < deadline and (rest := _unknown(container_id)):
+        for found in rest:
+            process.send_signal(found, 9)
+        for found in rest:
+            process.wait(found, _KILL_TIMEOUT)
+
+
+def _unknown(container_id: str) -> set[process.Process]:
+    rest = {process.identify(pid) for pid in cgroup.members(container_id)}
     for pid in cgroup.monitors():
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
                 words = file.read().split(b'\0')
             if container_id.encode() in words:
                 rest.add(process.identify(pid))
-    for found in rest - {None}:
-        process.send_signal(found, 9)
-    for found in rest - {None}:
-        process.wait(found, _KILL_TIMEOUT)
+    return rest - {None}
 
 
-def _unmount(container_id: str) -> None:
-    disk.release(container_id)
-    run_dir = place.container_run(container_id)
+def _unmount_below(run_dir: str) -> None:
     targets = [line.split()[4] for line in open('/proc/thread-self/mountinfo')]
     for target in reversed(targets):
         if target.startswith(run_dir + '/'):
@@ -651,6 +662,12 @@ def _empty_trash(name: str) -> None:
     _remove_tree(path)
 
 
+def _mark_halting(container_id: str, due: int | None = None) -> None:
+    """So that its end is not taken for one of its own accord."""
+    definition.write(place.container_run(container_id, 'halting'),
+                     str(due or ''), 0o644)
+
+
 def _halting(container_id: str) -> str | None:
     """Which start was due after a halt that was not finished, or ''."""
     try:
@@ -667,6 +684,7 @@ def recover() -> list[str]:
     :returns: ids of the containers that were removed or halted
     """
     touched = []
+    namespace.with_mounts(disk.recover)
     for name in os.listdir(place.state('trash')):
         _empty_trash(name)
     for container_id in os.listdir(place.run('c')):

@@ -32,12 +32,12 @@ import os
 import typing
 
 from nova_container import exception
-from nova_container.privileged import block
 from nova_container.privileged import context
 from nova_container.privileged import linux
 from nova_container.privileged import loop
 from nova_container.privileged import place
 from nova_container.privileged import quota
+from nova_container.spec import container
 from nova_container.spec import disk
 
 
@@ -180,6 +180,8 @@ def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
     """Have the disks at hand, mounted if need be, in the mount namespace of
     the containers. They are unmounted with all else below the run directory.
     """
+    stop_reading(container_id)
+
     def at(volume: _Volume) -> str:
         image = _image(container_id, volume)
         if not os.path.exists(image):
@@ -206,19 +208,12 @@ def places(container_id: str) -> set[str]:
         if os.path.ismount(target := _mount_point(container_id, volume))}
 
 
-def release(container_id: str) -> None:
-    """What is to be done before the disks are unmounted."""
-    for path in places(container_id) - {place.state()}:
-        # What is still to be written must not wait for its turn.
-        block.release(os.stat(path).st_dev)
-
-
 @contextlib.contextmanager
 def upper(container_id: str) -> typing.Iterator[str]:
     """The writable layer for reading, whether the container runs or not.
 
     To be entered in the containers' mount namespace, under the container's
-    lock.
+    lock. ``stop_reading`` cleans up after one that was killed.
     """
     image = _image(container_id, _ROOT)
     target = _mount_point(container_id, _ROOT)
@@ -227,14 +222,31 @@ def upper(container_id: str) -> typing.Iterator[str]:
     elif os.path.ismount(target):
         yield os.path.join(target, 'upper')
     else:
+        stop_reading(container_id)
         target = place.run('disks', container_id)
-        os.makedirs(target, 0o700, exist_ok=True)
-        loop.mount(image, target)
+        os.makedirs(target, 0o700)
         try:
+            loop.mount(image, target)
             yield os.path.join(target, 'upper')
         finally:
-            linux.umount(target)
-            os.rmdir(target)
+            stop_reading(container_id)
+
+
+def stop_reading(container_id: str) -> None:
+    """Undo ``upper``, in the containers' mount namespace."""
+    target = place.run('disks', container.check_id(container_id))
+    if os.path.ismount(target):
+        linux.umount(target)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(target)
+
+
+def recover() -> None:
+    """Undo each ``upper`` that was killed, in the containers' mount namespace.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for container_id in os.listdir(place.run('disks')):
+            stop_reading(container_id)
 
 
 @context.entrypoint

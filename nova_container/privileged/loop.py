@@ -17,8 +17,9 @@ so the kernel takes it down with the last reference, a killed process's
 included, and none can leak. Blocks that are freed inside are given back to the
 host's file system (``discard``).
 
-Each image has a lock, flock(2) on itself, which the programs that work on it
-hold too: they may outlive the process that started them.
+Each image has a lock, flock(2) on itself. The programs that work on it hold
+it too, since they may outlive the process that started them, and so does the
+loop device: two mounts of one image would destroy it.
 """
 
 import errno
@@ -26,6 +27,7 @@ import fcntl
 import os
 import struct
 import subprocess
+import time
 
 from nova_container import exception
 from nova_container.privileged import linux
@@ -44,6 +46,10 @@ _BLOCK = 4096
 _MAJOR = 7
 _ATTEMPTS = 64
 
+# Seconds. A file system goes with the last file that is open on it.
+_BUSY_TIMEOUT = 10
+_BUSY_PAUSE = 0.02
+
 # One inode for this many bytes: half of what mke2fs has by default, since
 # container images are made of small files.
 BYTES_PER_INODE = 8192
@@ -53,11 +59,24 @@ _OPTIONS = 'discard,noinit_itable'
 
 
 def _open(image: str, flags: int = 0) -> int:
-    """The image, locked."""
+    """The image, locked.
+
+    :raises StateConflict: it is mounted or being worked on, and stays so
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT
     fd = os.open(image, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags,
                  0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise exception.StateConflict(
+                    f'the disk {image} is still in use; look for a process '
+                    'that has one of its files open (losetup, lsof)')
+            time.sleep(_BUSY_PAUSE)
 
 
 def _command(fd: int, *args: str, codes: tuple[int, ...] = (0,)) -> None:
@@ -170,8 +189,6 @@ def mount(image: str, target: str) -> None:
     try:
         _undo(fd, image)
         device, path = _attach(fd)
-        # The device would hold the lock for as long as it lives.
-        fcntl.flock(fd, fcntl.LOCK_UN)
         try:
             linux.mount(path, target, 'ext4', linux.MS_NODEV, _OPTIONS)
         finally:

@@ -27,6 +27,7 @@
         ns/mnt                   the mount namespace of the containers
         oci/                     the OCI runtime's own state
         exits/<id>               exit code, written by conmon
+        disks/<id>               a halted container's disk while it is read
         c/<id>/                  config.json, rootfs/, disk/, run.json, ...
 """
 

@@ -35,6 +35,7 @@ from nova_container.runtime import console
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import container
+from nova_container.spec import disk
 from nova_container.spec import limits
 from tests import archives
 
@@ -105,13 +106,15 @@ class RuntimeTestCase(unittest.TestCase):
             raise AssertionError(f'left behind: {left}')
 
     def define(self, *args: str, image: store.Image | None = None,
-               limit: limits.Limits = limits.Limits(), **process) -> str:
+               limit: limits.Limits = limits.Limits(),
+               size: disk.Disk = disk.Disk(), **process) -> str:
         """Define a container that runs ``args``; its id."""
         container_id = str(uuid.uuid4())
         layers = tuple(str(layer) for layer in (image or self.image).layers)
-        engine.define(container.ContainerSpec(
+        self.defined = container.ContainerSpec(
             id=container_id, hostname='test', layers=layers, limits=limit,
-            process=container.Process(args, **process)))
+            disk=size, process=container.Process(args, **process))
+        engine.define(self.defined)
         self.addCleanup(engine.undefine, container_id)
         return container_id
 
@@ -167,6 +170,17 @@ def _restored_umask():
         os.umask(before)
 
 
+def backing_files(name: str) -> list[str]:
+    """Files on loop devices that carry ``name``, deleted ones too."""
+    found = []
+    for path in pathlib.Path('/sys/block').glob('loop*/loop/backing_file'):
+        # A device may be taken down meanwhile.
+        with contextlib.suppress(OSError):
+            if name in (file := path.read_text().strip()):
+                found.append(file)
+    return found
+
+
 def leftovers(name: str) -> list[str]:
     """Mounts, control groups, processes and directories that carry ``name``.
     """
@@ -174,6 +188,7 @@ def leftovers(name: str) -> list[str]:
     for root in cgroup.hierarchies():
         if os.path.exists(f'{root}/{name}'):
             found.append(f'{root}/{name}')
+    found += backing_files(name)
     for pid in filter(str.isdigit, os.listdir('/proc')):
         with contextlib.suppress(OSError):
             line = pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()

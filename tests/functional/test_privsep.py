@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import dataclasses
 import uuid
 
 from oslo_privsep import priv_context
@@ -19,6 +20,9 @@ from nova_container.privileged import context
 from nova_container.privileged import link
 from nova_container.runtime import engine
 from nova_container.runtime import state
+from nova_container.runtime import stats
+from nova_container.spec import disk
+from nova_container.spec import limits
 from nova_container.spec import network
 from tests import archives
 from tests.functional import base
@@ -52,6 +56,28 @@ class DaemonTest(base.RuntimeTestCase):
         engine.stop(container_id, 0.1)
         engine.unplug(device)
         self.assertEqual(137, state.read(container_id).exit_code)
+
+    def test_limits_and_disks(self):
+        small = disk.Disk(root=32 << 20, ephemeral=32 << 20)
+        container_id = self.define(
+            '/bin/sh', '-c', 'echo x > /mnt/x; exec sleep 1000',
+            size=small, limit=limits.Limits(
+                memory=64 << 20, disk_write_bytes=1 << 20,
+                network_out=limits.Bandwidth(100000)))
+        engine.create(container_id)
+        device = f'tap{container_id[:8]}'
+        engine.plug(container_id, network.NetworkInterface(
+            'eth0', device, 'fa:16:3e:00:00:01', 1400))
+        engine.start(container_id)
+        engine.update(container_id, limits.Limits(
+            memory=32 << 20, network_in=limits.Bandwidth(100000)))
+        self.assertEqual(32 << 20, stats.read(container_id).memory.limit)
+        engine.halt(container_id)
+        engine.unplug(device)
+        engine.define(dataclasses.replace(
+            self.defined, disk=disk.Disk(root=64 << 20, ephemeral=64 << 20)))
+        engine.create(container_id)
+        engine.start(container_id)
 
     def test_errors_keep_their_class_and_words(self):
         container_id = self.define('/bin/nowhere')

@@ -13,8 +13,6 @@
 import json
 import unittest
 
-from nova.objects import flavor as flavor_obj
-
 from nova_container.compute import intent
 from nova_container import exception
 from nova_container.image import store
@@ -64,36 +62,3 @@ class ProcessTest(unittest.TestCase):
         with self.assertRaisesRegex(exception.ProcessInvalid,
                                     'container:command'):
             intent.process({}, image())
-
-
-class ResourcesTest(unittest.TestCase):
-
-    def flavor(self, **extra_specs):
-        return flavor_obj.Flavor(vcpus=2, memory_mb=512, swap=128, root_gb=1,
-                                 ephemeral_gb=0, extra_specs=extra_specs)
-
-    def test_flavor(self):
-        found = intent.resources(self.flavor(), 1000)
-        self.assertEqual(
-            (200000, 100000, 2048, 512 << 20, 128 << 20, 1000),
-            (found.cpu_quota, found.cpu_period, found.cpu_shares,
-             found.memory, found.swap, found.pids))
-
-    def test_extra_specs(self):
-        found = intent.resources(self.flavor(**{
-            'quota:cpu_quota': '50000', 'quota:cpu_period': '50000',
-            'quota:cpu_shares': '10', 'container:pids_limit': '7'}), 1000)
-        self.assertEqual((50000, 50000, 10, 7),
-                         (found.cpu_quota, found.cpu_period,
-                          found.cpu_shares, found.pids))
-
-    def test_extra_spec_that_is_no_number(self):
-        with self.assertRaisesRegex(exception.InvalidSpec,
-                                    'container:pids_limit'):
-            intent.resources(self.flavor(
-                **{'container:pids_limit': 'many'}), 1000)
-
-    def test_period_alone_keeps_the_share_of_processors(self):
-        found = intent.resources(
-            self.flavor(**{'quota:cpu_period': '10000'}), 1)
-        self.assertEqual(2, found.cpu_quota / found.cpu_period)
