@@ -145,10 +145,12 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     def get_info(self, instance, use_cache=True):
         with fault.translated(instance):
             current = state.read(instance.uuid)
-        if (current.status is state.Status.STOPPED
-                and self._restarter.pending(instance.uuid)):
-            # Nova would power off what it sees as shut down.
-            return hardware.InstanceInfo(state=power_state.NOSTATE)
+            if current.status is state.Status.STOPPED:
+                if self._restarter.expected(instance.uuid):
+                    # Nova would power off what it sees as shut down.
+                    return hardware.InstanceInfo(state=power_state.NOSTATE)
+                # It may just have been started again.
+                current = state.read(instance.uuid)
         return hardware.InstanceInfo(state=_POWER_STATES[current.status])
 
     def list_instances(self):

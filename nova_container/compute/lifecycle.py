@@ -72,7 +72,7 @@ def exclusive(container_id: str):
     return lockutils.lock(f'nova-container-{container_id}')
 
 
-def instance_to_restart(container_id: str) -> objects.Instance | None:
+def instance_to_restart(container_id: str) -> 'objects.Instance | None':
     """The server of a container that is to be started again.
 
     :returns: None if it shall not run any more

@@ -123,6 +123,13 @@ class Restarter:
         with self._lock:
             return container_id in self._pending
 
+    def expected(self, container_id: str) -> bool:
+        """Whether a container that has ended will be started again.
+
+        Also when its end has not been reported yet.
+        """
+        return self.pending(container_id) or plan(container_id) is not None
+
     def cancel(self, container_id: str) -> None:
         """Somebody else decides about the container now."""
         with self._lock:

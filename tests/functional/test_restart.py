@@ -122,6 +122,18 @@ class RestartTest(RestartTestCase):
         self.await_given_up(container_id)
         self.assertEqual([], self.starts)
 
+    def test_not_after_it_was_asked_to_end(self):
+        container_id = self.run_with(
+            'always', '/bin/sh', '-c', 'trap "exit 0" TERM; echo ready; '
+            'while :; do sleep 0.1; done')
+        while 'ready' not in self.text(container_id):
+            self.assertIsNotNone(state.read(container_id).process)
+        self.monitor.watch(container_id)
+        engine.stop(container_id, 20)
+        self.await_given_up(container_id)
+        self.assertEqual(([], 0), (self.starts,
+                                   state.read(container_id).exit_code))
+
     def test_monitor_and_process_killed(self):
         container_id = self.run_with('on-failure', '/bin/sleep', '1000000')
         self.monitor.watch(container_id)

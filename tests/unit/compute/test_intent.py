@@ -62,3 +62,55 @@ class ProcessTest(unittest.TestCase):
         with self.assertRaisesRegex(exception.ProcessInvalid,
                                     'container:command'):
             intent.process({}, image())
+
+
+class MachineTest(unittest.TestCase):
+
+    def test_kind_by_image_property(self):
+        self.assertEqual('application', intent.kind({}))
+        self.assertEqual('machine', intent.kind(
+            {'image_container_type': 'Machine'}))
+        with self.assertRaisesRegex(exception.InvalidSpec, 'container_type'):
+            intent.kind({'image_container_type': 'pod'})
+
+    def test_runs_its_init_as_root_on_a_terminal(self):
+        process = intent.process({}, image(Cmd=['bash'], User='web'),
+                                 'machine')
+        self.assertEqual((('/sbin/init',), '', 'SIGRTMIN+3', True),
+                         (process.args, process.user, process.stop_signal,
+                          process.terminal))
+
+    def test_tenant_may_choose_another(self):
+        process = intent.process(
+            {'container:command': '/lib/systemd/systemd --unit=rescue.target',
+             'container:tty': 'false'},
+            image(StopSignal='SIGPWR'), 'machine')
+        self.assertEqual(
+            (('/lib/systemd/systemd', '--unit=rescue.target'), 'SIGPWR',
+             False), (process.args, process.stop_signal, process.terminal))
+
+
+class HealthcheckTest(unittest.TestCase):
+
+    def check(self, **fields):
+        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields))
+
+    def test_none(self):
+        self.assertIsNone(intent.healthcheck(image(Cmd=['x'])))
+        self.assertIsNone(self.check(Test=['NONE']))
+
+    def test_command_and_shell(self):
+        self.assertEqual(('a', 'b'), self.check(Test=['CMD', 'a', 'b']).test)
+        self.assertEqual(('/bin/sh', '-c', 'a b'),
+                         self.check(Test=['CMD-SHELL', 'a b']).test)
+        for test in (['CMD'], ['CMD-SHELL'], ['curl', 'x']):
+            with self.assertRaises(exception.ImageInvalid, msg=test):
+                self.check(Test=test)
+
+    def test_nanoseconds_become_seconds_within_bounds(self):
+        check = self.check(Test=['CMD', 'x'], Interval=5 * 10 ** 9,
+                           Timeout=10 ** 13, StartPeriod=10 ** 9, Retries=7)
+        self.assertEqual((5.0, 60.0, 1.0, 7), (
+            check.interval, check.timeout, check.start_period, check.retries))
+        self.assertEqual(1.0, self.check(Test=['CMD', 'x'],
+                                         Interval=1).interval)
