@@ -230,6 +230,11 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     if disks.ephemeral is not None:
         files += ((disks.ephemeral, '/mnt'),)
     rights = rights_.of(spec)
+    if rights.own_cgroup and not cgroup.has_v2():
+        raise exception.HostUnsupported(
+            f'container {spec.id}: machine, nesting and privileged containers '
+            'need cgroup version 2 on the host, alone or at '
+            f'{cgroup.ROOT}/unified')
     if spec.nesting:
         files += _bind_nested(spec.id, disks.nested, ids.outside)
     config = runtime_config.build(spec, runtime_config.HostSide(
