@@ -93,7 +93,7 @@ extra spec ``container:pids_limit`` says otherwise.
     cfg.IntOpt(
         'log_size', default=10 * 1024 * 1024, min=65536,
         help="""
-Size in bytes at which the console log of a container is started afresh.
+Bytes kept of the console log of a container: the newest, and the first 64 KiB.
 """),
 ]
 

@@ -28,6 +28,7 @@ from oslo_log import log
 
 from nova_container.compute import diagnostics
 from nova_container.compute import fault
+from nova_container.compute import feedback
 from nova_container.compute import images
 from nova_container.compute import intent
 from nova_container.compute import inventory
@@ -39,7 +40,9 @@ from nova_container.image import store
 from nova_container.privileged import place
 from nova_container.runtime import console
 from nova_container.runtime import engine
+from nova_container.runtime import health
 from nova_container.runtime import monitor
+from nova_container.runtime import restart
 from nova_container.runtime import state
 from nova_container.runtime import stats
 
@@ -74,6 +77,10 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         self._images = None
         self._reporter = None
         self._monitor = None
+        self._health = None
+        self._feedback = None
+        self._restarter = None
+        self._logs = None
 
     def init_host(self, host):
         removed = engine.setup(os.getuid(), os.getgid())
@@ -84,16 +91,50 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         image_store = store.ImageStore(CONF.container.state_path)
         image_store.recover(engine.layers_in_use())
         self._images = images.Images(image_store)
+        self._feedback = feedback.Feedback()
+        self._health = health.HealthMonitor(self._feedback.health)
+        self._logs = console.LogKeeper()
         self._reporter = lifecycle.ExitReporter(self._emit_stopped)
-        self._monitor = monitor.ExitMonitor(self._reporter.report)
+        self._restarter = restart.Restarter(self._restart,
+                                            self._reporter.report)
+        self._monitor = monitor.ExitMonitor(self._on_exit)
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
-                self._monitor.watch(container_id)
+                self._watch(container_id)
+            elif restart.plan(container_id):
+                self._restarter.ended(container_id)
 
     def cleanup_host(self, host):
-        for worker in (self._monitor, self._reporter):
+        for worker in (self._monitor, self._health, self._restarter,
+                       self._reporter, self._feedback, self._logs):
             if worker is not None:
                 worker.stop()
+
+    def _watch(self, container_id):
+        self._monitor.watch(container_id)
+        self._health.watch(container_id)
+
+    def _on_exit(self, container_id):
+        self._feedback.ended(container_id)
+        self._restarter.ended(container_id)
+
+    @contextlib.contextmanager
+    def _decided(self, instance):
+        """Somebody decides about the container; its restart policy rests."""
+        with lifecycle.exclusive(instance.uuid):
+            self._restarter.cancel(instance.uuid)
+            yield
+
+    def _restart(self, container_id, restarts):
+        """Start a container again whose process has ended."""
+        with lifecycle.exclusive(container_id):
+            if not self._restarter.pending(container_id):
+                return
+            instance = lifecycle.instance_to_restart(container_id)
+            if instance is not None:
+                network_info = instance.get_network_info()
+                self._halt(instance, network_info, restarts=restarts)
+                self._boot(instance, network_info, restarts)
 
     def _emit_stopped(self, container_id):
         self.emit_event(virtevent.LifecycleEvent(
@@ -104,6 +145,12 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     def get_info(self, instance, use_cache=True):
         with fault.translated(instance):
             current = state.read(instance.uuid)
+            if current.status is state.Status.STOPPED:
+                if self._restarter.expected(instance.uuid):
+                    # Nova would power off what it sees as shut down.
+                    return hardware.InstanceInfo(state=power_state.NOSTATE)
+                # It may just have been started again.
+                current = state.read(instance.uuid)
         return hardware.InstanceInfo(state=_POWER_STATES[current.status])
 
     def list_instances(self):
@@ -142,24 +189,25 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         return intent.build(instance, image, network_info,
                             CONF.container.pids_limit, inventory.cpuset())
 
-    def _boot(self, instance, network_info):
+    def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""
         with contextlib.ExitStack() as undo:
-            undo.callback(self._halt, instance, network_info)
-            engine.create(instance.uuid)
+            undo.callback(self._halt, instance, network_info,
+                          restarts=restarts or None)
+            engine.create(instance.uuid, restarts)
             port.plug_and_wait(self.virtapi, instance, network_info)
             engine.start(instance.uuid)
             undo.pop_all()
-        self._monitor.watch(instance.uuid)
+        self._watch(instance.uuid)
 
-    def _halt(self, instance, network_info, timeout=0):
+    def _halt(self, instance, network_info, timeout=0, restarts=None):
         """Stop the process, then take its ports away."""
         with contextlib.ExitStack() as both:
             both.callback(port.unplug, instance, network_info)
             if timeout:
                 engine.stop(instance.uuid, timeout)
             else:
-                engine.halt(instance.uuid)
+                engine.halt(instance.uuid, restarts)
 
     def _remove(self, instance, network_info):
         with contextlib.ExitStack() as both:
@@ -174,7 +222,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
 
     def destroy(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, destroy_secrets=True):
-        with fault.translated(instance):
+        with fault.translated(instance), self._decided(instance):
             if destroy_disks:
                 self._remove(instance, network_info or [])
             else:
@@ -183,7 +231,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     def cleanup(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, migrate_data=None, destroy_vifs=True,
                 destroy_secrets=True):
-        with fault.translated(instance):
+        with fault.translated(instance), self._decided(instance):
             if destroy_vifs:
                 port.unplug(instance, network_info or [])
             if destroy_disks:
@@ -194,12 +242,12 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         return True
 
     def power_off(self, instance, timeout=0, retry_interval=0):
-        with fault.translated(instance):
+        with fault.translated(instance), self._decided(instance):
             self._halt(instance, instance.get_network_info(), timeout)
 
     def power_on(self, context, instance, network_info,
                  block_device_info=None, accel_info=None, share_info=None):
-        with fault.translated(instance):
+        with fault.translated(instance), self._decided(instance):
             current = state.read(instance.uuid)
             if current.status is state.Status.RUNNING:
                 return
@@ -210,7 +258,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     def reboot(self, context, instance, network_info, reboot_type,
                block_device_info=None, bad_volumes_callback=None,
                accel_info=None, share_info=None):
-        with fault.translated(instance):
+        with fault.translated(instance), self._decided(instance):
             state.read(instance.uuid)
             if reboot_type == 'SOFT':
                 self._halt(instance, network_info, CONF.shutdown_timeout)

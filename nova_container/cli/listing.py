@@ -22,6 +22,7 @@ import typing
 from nova_container.cli import output
 from nova_container.cli import owner
 from nova_container.privileged import container
+from nova_container.privileged import definition
 from nova_container.privileged import place
 from nova_container.runtime import state
 from nova_container.spec import codec
@@ -108,7 +109,7 @@ def _inspect(args: argparse.Namespace) -> None:
                 'run': place.container_run(container_id),
                 'log': place.container_state(container_id, 'log'),
             },
-            'spec': codec.encode(container.load(container_id)),
+            'spec': codec.encode(definition.load(container_id)),
         })
     output.show_json(found)
 

@@ -48,8 +48,8 @@ def _write(text: bytes) -> None:
 class Follower:
     """Prints what is added to the log, until the container has ended.
 
-    The monitor starts the file afresh at its largest size, so it is opened
-    again when another one has its name.
+    The monitor begins another file at its largest size, and writes no more
+    to the one before.
 
     :param from_start: not only what is added from now on
     """
@@ -85,22 +85,28 @@ class Follower:
                 os.close(fd)
 
     def _print(self, rest: bytes) -> bytes:
-        if self._file is None:
-            self._file = self._open()
+        """Print the whole lines; what is left of the last one."""
+        while True:
             if self._file is None:
+                self._file = self._open()
+                if self._file is None:
+                    return rest
+            replaced = self._replaced()
+            data = rest + self._file.read()
+            whole, newline, rest = data.rpartition(b'\n')
+            if newline:
+                _write(console.plain(whole, len(whole) + 1))
+            if not replaced:
                 return rest
-        data = rest + self._file.read()
-        # Appended to, or cut and written anew in place.
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():
-            self._file.seek(0)
-        whole, newline, rest = data.rpartition(b'\n')
-        if newline:
-            _write(console.plain(whole, len(whole) + 1))
-        if not os.path.exists(self._path) or not os.path.samestat(
-                os.stat(self._path), os.fstat(self._file.fileno())):
             self._file.close()
             self._file = None
-        return rest
+
+    def _replaced(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._path),
+                                        os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
 
 def add_commands(command) -> None:

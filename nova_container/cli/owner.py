@@ -25,6 +25,7 @@ from oslo_config import cfg
 
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import definition
 from nova_container.runtime import state
 from nova_container.spec import container as spec
 from nova_container.spec import idmap
@@ -83,7 +84,7 @@ def each() -> Iterator[tuple[Owner, str]]:
 def specification(container_id: str) -> spec.ContainerSpec | None:
     """What the container is; None for one half made or half removed."""
     with contextlib.suppress(exception.ContainerNotFound):
-        return container.load(container_id)
+        return definition.load(container_id)
     return None
 
 

@@ -40,6 +40,25 @@ EXTRA_SPEC_VALIDATORS = [
         ),
         value={'type': int, 'min': 16, 'max': 1 << 30},
     ),
+    base.ExtraSpecValidator(
+        name='container:privileged',
+        description=(
+            'Whether a container has every capability and no filter of '
+            'system calls, within its user namespace. Needs the compute '
+            'node\'s option ``[container] privileged_allowed``. Only '
+            'supported by the container virt driver.'
+        ),
+        value={'type': bool},
+    ),
+    base.ExtraSpecValidator(
+        name='container:nesting',
+        description=(
+            'Whether a container runtime can work inside a container. Needs '
+            'the compute node\'s option ``[container] nesting_allowed``. '
+            'Only supported by the container virt driver.'
+        ),
+        value={'type': bool},
+    ),
 ]
 
 

@@ -14,23 +14,56 @@
 
 from nova_container.compute import flavor
 from nova_container.compute import wishes
+from nova_container import exception
 from nova_container.image import store
 from nova_container.spec import container
+from nova_container.spec import health
 from nova_container.spec import network
+from nova_container.spec import restart
+
+# An image with this property set to ``machine`` boots its own init.
+_KIND = 'image_container_type'
+
+# systemd(1): the signal on which a container's init powers off.
+_MACHINE_STOP = 'SIGRTMIN+3'
 
 
-def process(metadata: dict[str, str], image: store.Image) -> container.Process:
+def kind(system_metadata: dict[str, str]) -> str:
+    """The kind of container that the image is for.
+
+    Nova keeps all of an image's properties in system metadata, but knows only
+    its own in ``image_meta``.
+
+    :raises InvalidSpec: there is no such kind
+    """
+    value = system_metadata.get(_KIND, container.APPLICATION).lower()
+    if value not in (container.APPLICATION, container.MACHINE):
+        raise exception.InvalidSpec(
+            f'image property container_type={value!r} is neither '
+            f'{container.APPLICATION} nor {container.MACHINE}')
+    return value
+
+
+def process(metadata: dict[str, str], image: store.Image,
+            kind: str = container.APPLICATION) -> container.Process:
     """What runs: the image's config under the tenant's wishes.
+
+    A machine runs ``/sbin/init`` as root, on a terminal, whatever the config
+    says about them.
 
     :raises UserError: a wish is wrong, or there is no command at all
     """
     said = wishes.parse(metadata)
     config = image.config
+    entrypoint, command, user = config.entrypoint, config.cmd, config.user
+    machine = kind == container.MACHINE
+    if machine:
+        entrypoint, command, user = (), ('/sbin/init',), ''
     if said.entrypoint is not None:
         args = said.entrypoint + (said.command or ())
     else:
-        args = config.entrypoint + (
-            config.cmd if said.command is None else said.command)
+        args = entrypoint + (command if said.command is None
+                             else said.command)
     env = dict(item.split('=', 1) for item in config.env)
     env.update(said.env)
 
@@ -41,8 +74,50 @@ def process(metadata: dict[str, str], image: store.Image) -> container.Process:
         args=args,
         env=tuple(env.items()),
         cwd=either(said.workdir, config.working_dir) or '/',
-        user=either(said.user, config.user),
-        stop_signal=either(said.stop_signal, config.stop_signal) or 'SIGTERM')
+        user=either(said.user, user),
+        stop_signal=(either(said.stop_signal, config.stop_signal)
+                     or (_MACHINE_STOP if machine else 'SIGTERM')),
+        terminal=machine if said.tty is None else said.tty)
+
+
+_SECOND = 10 ** 9
+
+
+def healthcheck(image: store.Image) -> health.Healthcheck | None:
+    """The image's own health check; None for none.
+
+    Times beyond what the host offers become the nearest one.
+
+    :raises ImageInvalid: its command is of an unknown form
+    """
+    check = image.config.healthcheck
+    if check is None or check.test[0] == 'NONE':
+        return None
+    word, *rest = check.test
+    if word == 'CMD-SHELL' and len(rest) == 1:
+        test = ('/bin/sh', '-c', rest[0])
+    elif word == 'CMD' and rest:
+        test = tuple(rest)
+    else:
+        raise exception.ImageInvalid(
+            f'the image\'s health check {check.test!r} is neither CMD with '
+            'arguments nor CMD-SHELL with one')
+
+    def seconds(value: int, default: float, low: float, high: float) -> float:
+        return min(max(value / _SECOND if value else default, low), high)
+
+    default = health.Healthcheck(test)
+    within = health.INTERVAL_MIN, health.INTERVAL_MAX
+    return health.Healthcheck(
+        test=test,
+        interval=seconds(check.interval, default.interval, *within),
+        timeout=seconds(check.timeout, default.timeout, 0.001,
+                        health.TIMEOUT_MAX),
+        start_period=seconds(check.start_period, default.start_period, 0.0,
+                             health.INTERVAL_MAX),
+        start_interval=seconds(check.start_interval, default.start_interval,
+                               *within),
+        retries=check.retries or default.retries)
 
 
 def name_servers(network_info) -> network.Dns:
@@ -64,13 +139,27 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     :param cpuset: processors that instances may use, None for all
     :raises UserError: what the tenant asked for makes no sense
     """
+    said = wishes.parse(instance.metadata)
+    kind_ = kind(instance.system_metadata)
+    specs = instance.flavor.extra_specs
+
+    def granted(key: str) -> bool:
+        return wishes.boolean(f'flavor extra spec {key}',
+                              specs.get(key, 'false'))
+
     return container.ContainerSpec(
         id=instance.uuid,
         hostname=instance.hostname or f'container-{instance.uuid}',
-        process=process(instance.metadata, image),
+        process=process(instance.metadata, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit, cpuset),
         disk=flavor.disks(instance.flavor),
         dns=name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
-                        for ip in vif.fixed_ips()))
+                        for ip in vif.fixed_ips()),
+        kind=kind_,
+        init=bool(said.init),
+        privileged=granted('container:privileged'),
+        nesting=granted('container:nesting'),
+        restart=said.restart or restart.RestartPolicy(),
+        health=healthcheck(image))

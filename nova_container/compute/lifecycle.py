@@ -20,15 +20,16 @@ powering the instance off, which halts the container.
 """
 
 import collections.abc
-import heapq
-import threading
-import time
 
-from oslo_log import log
+from nova.compute import vm_states
+from nova import context as nova_context
+from nova import exception as nova_exception
+from nova import objects
+from oslo_concurrency import lockutils
 
+from nova_container import exception
+from nova_container.runtime import schedule
 from nova_container.runtime import state
-
-LOG = log.getLogger(__name__)
 
 # Seconds until the event is sent again, and again.
 _PAUSES = (1, 2, 4, 8, 15, 30, 60, 120, 240)
@@ -42,53 +43,54 @@ class ExitReporter:
 
     def __init__(self, emit: collections.abc.Callable[[str], None]):
         self._emit = emit
-        self._due: list[tuple[float, int, str]] = []
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, daemon=True,
-                                        name='container-exit-events')
-        self._thread.start()
+        self._schedule = schedule.Schedule(self._due, 'container-exit-events')
 
     def report(self, container_id: str) -> None:
         """A process has ended."""
-        self._schedule(0, container_id)
+        self._schedule.after(0, (container_id, 0))
 
     def stop(self) -> None:
         """End the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
+        self._schedule.stop()
 
-    def _schedule(self, attempt: int, container_id: str) -> None:
-        delay = _PAUSES[attempt - 1] if attempt else 0
-        with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + delay, attempt,
-                                       container_id))
-            self._changed.notify()
+    def _due(self, item: tuple[str, int]) -> None:
+        container_id, attempt = item
+        if not state.ended_unattended(container_id):
+            return
+        if attempt < len(_PAUSES):
+            self._schedule.after(_PAUSES[attempt],
+                                 (container_id, attempt + 1))
+        # The message bus may be away; the next attempt tells.
+        self._emit(container_id)
 
-    def _next(self) -> tuple[int, str] | None:
-        with self._changed:
-            while not self._stopping:
-                wait = None
-                if self._due:
-                    wait = self._due[0][0] - time.monotonic()
-                    if wait <= 0:
-                        _, attempt, container_id = heapq.heappop(self._due)
-                        return attempt, container_id
-                self._changed.wait(wait)
+
+def exclusive(container_id: str):
+    """One decision about a container at a time.
+
+    Nova's own locks do not cover starting an instance.
+    """
+    return lockutils.lock(f'nova-container-{container_id}')
+
+
+def instance_to_restart(container_id: str) -> 'objects.Instance | None':
+    """The server of a container that is to be started again.
+
+    :returns: None if it shall not run any more
+    :raises StateConflict: Nova is at work on it; worth another try
+    :raises ContainerNotFound: Nova does not know it
+    """
+    try:
+        instance = objects.Instance.get_by_uuid(
+            nova_context.get_admin_context(), container_id,
+            expected_attrs=['flavor', 'info_cache', 'metadata',
+                            'system_metadata'])
+    except nova_exception.InstanceNotFound:
+        raise exception.ContainerNotFound(
+            f'container {container_id} has no server any more')
+    if instance.vm_state not in (vm_states.ACTIVE, vm_states.BUILDING):
         return None
-
-    def _run(self) -> None:
-        while (item := self._next()) is not None:
-            attempt, container_id = item
-            if not state.ended_unattended(container_id):
-                continue
-            try:
-                self._emit(container_id)
-            except Exception:
-                # The message bus may be away; the next attempt tells.
-                LOG.exception('Reporting the end of container %s failed',
-                              container_id)
-            if attempt < len(_PAUSES):
-                self._schedule(attempt + 1, container_id)
+    if instance.vm_state == vm_states.BUILDING or instance.task_state:
+        raise exception.StateConflict(
+            f'container {container_id}: not started again while its server '
+            f'is {instance.task_state or instance.vm_state}')
+    return instance

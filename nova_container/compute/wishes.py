@@ -21,13 +21,16 @@ import dataclasses
 import json
 import shlex
 
+from oslo_utils import strutils
+
 from nova_container import exception
+from nova_container.spec import restart as restart_
 
 PREFIX = 'container:'
 _ENV = 'env:'
 
-# Words of the design that are refused by name until they work.
-_LATER = ('restart', 'init')
+# Words that the driver itself writes.
+FEEDBACK = ('health', 'exit_code', 'exit_reason')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Wishes:
         ``docker run --entrypoint`` does
     :param command: replaces the image's Cmd
     :param env: pairs of name and value, added to the image's
+    :param init: a small init as process 1
+    :param tty: a terminal as standard input and output
     """
 
     entrypoint: tuple[str, ...] | None = None
@@ -46,6 +51,9 @@ class Wishes:
     workdir: str | None = None
     user: str | None = None
     stop_signal: str | None = None
+    init: bool | None = None
+    tty: bool | None = None
+    restart: restart_.RestartPolicy | None = None
 
 
 def _words(key: str, value: str) -> tuple[str, ...]:
@@ -66,6 +74,15 @@ def _words(key: str, value: str) -> tuple[str, ...]:
         raise exception.InvalidSpec(f'{key}: {e}; quote it as for a shell')
 
 
+def boolean(key: str, value: str) -> bool:
+    """``true``, ``false`` and the other words that Nova takes for them."""
+    try:
+        return strutils.bool_from_string(value, strict=True)
+    except ValueError:
+        raise exception.InvalidSpec(
+            f'{key}={value!r} is neither true nor false')
+
+
 def parse(metadata: dict[str, str]) -> Wishes:
     """The wishes in a server's metadata; keys of others are passed over.
 
@@ -83,12 +100,14 @@ def parse(metadata: dict[str, str]) -> Wishes:
             env.append((word[len(_ENV):], value))
         elif word in ('entrypoint', 'command'):
             fields[word] = _words(key, value)
+        elif word in ('init', 'tty'):
+            fields[word] = boolean(key, value)
+        elif word == 'restart':
+            fields[word] = restart_.RestartPolicy.parse(value)
         elif word in known:
             fields[word] = value
-        elif word in _LATER:
-            raise exception.InvalidSpec(
-                f'{key} is not supported yet; remove it from the server\'s '
-                'metadata')
+        elif word in FEEDBACK:
+            continue
         else:
             raise exception.InvalidSpec(
                 f'{key} is not a word of the container driver; after '

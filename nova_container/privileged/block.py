@@ -101,12 +101,13 @@ def throttle(container_id: str, paths: set[str],
             _limit('', number, wish)
 
 
-def release(device_number: int) -> None:
-    """Drop what ``throttle`` has put on a loop device outside the container's
-    own group, before the device becomes another's.
+def release(container_id: str, paths: set[str]) -> None:
+    """Drop what ``throttle`` has set, also outside the container's own group.
+
+    What is still to be written, when a container ends, shall not wait for its
+    turn, and its loop device may become another's.
     """
-    if not cgroup.unified():
-        _limit('', device_number, _NO_LIMITS)
+    throttle(container_id, paths, _NO_LIMITS)
 
 
 def lift(container_id: str) -> None:

@@ -27,6 +27,7 @@ import stat
 
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import definition
 from nova_container.privileged import disk
 from nova_container.privileged import namespace
 from nova_container.privileged import place
@@ -51,12 +52,12 @@ def changes(container_id: str) -> list[tuple[str, str]]:
     :raises ContainerNotFound: it is not defined
     :raises StateConflict: directories are nested too deeply
     """
-    with container.locked(container_id):
+    with definition.locked(container_id):
         return namespace.with_mounts(_changes, container_id)
 
 
 def _changes(container_id: str) -> list[tuple[str, str]]:
-    layers = reversed(container.load(container_id).layers)
+    layers = reversed(definition.load(container_id).layers)
     with contextlib.ExitStack() as opened:
         def open_directory(path: str) -> int:
             fd = os.open(path, _DIRECTORY)

@@ -25,7 +25,6 @@ run and undefining what is not there succeed.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -42,7 +41,9 @@ from nova_container.oci import rights as rights_
 from nova_container.oci import runtime_config
 from nova_container.privileged import block
 from nova_container.privileged import cgroup
+from nova_container.privileged import console_log
 from nova_container.privileged import context
+from nova_container.privileged import definition
 from nova_container.privileged import disk
 from nova_container.privileged import identity
 from nova_container.privileged import initial
@@ -56,62 +57,12 @@ from nova_container.spec import codec
 from nova_container.spec import container
 from nova_container.spec import idmap
 from nova_container.spec import limits as limits_
+from nova_container.spec import policy
 from nova_container.spec import signals
 
 # A killed process that is still there by then sits in the kernel.
 _KILL_TIMEOUT = 30
 _MONITOR_TIMEOUT = 10
-
-_LOG_READ_MAX = 16 << 20
-
-
-@contextlib.contextmanager
-def _locked(container_id: str):
-    """Hold the container's lock, also against other processes of ours.
-
-    :raises ContainerNotFound: it is not defined
-    """
-    path = place.container_state(container_id)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise exception.ContainerNotFound(
-            f'container {container_id} is not defined on this host')
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if not os.path.exists(path):
-            raise exception.ContainerNotFound(
-                f'container {container_id} is not defined on this host')
-        yield
-    finally:
-        os.close(fd)
-
-
-def locked(container_id: str) -> typing.ContextManager[None]:
-    """Keep others from starting, halting or removing the container.
-
-    :raises ContainerNotFound: it is not defined
-    """
-    return _locked(container_id)
-
-
-def _write(path: str, content: str, mode: int, owner: int = 0) -> None:
-    """Write a file whole or not at all.
-
-    What is to be there after a crash of the host is brought to its disk;
-    what lies in ``run_path`` is of no use then.
-    """
-    temporary = f'{path}.{uuid.uuid4().hex}'
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                 | os.O_CLOEXEC, mode)
-    with open(fd, 'w') as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(fd, mode)
-        os.fchown(fd, owner, owner)
-        if not path.startswith(place.run()):
-            os.fsync(fd)
-    os.rename(temporary, path)
 
 
 def _remove_trees(*paths: str) -> None:
@@ -120,19 +71,6 @@ def _remove_trees(*paths: str) -> None:
                    check=True,
                    env=place.ENV, stdin=subprocess.DEVNULL,
                    capture_output=True)
-
-
-def load(container_id: str) -> container.ContainerSpec:
-    """The container's spec, as it was defined.
-
-    :raises ContainerNotFound: it is not defined
-    """
-    try:
-        with open(place.container_state(container_id, 'spec.json')) as file:
-            return codec.decode(container.ContainerSpec, json.load(file))
-    except FileNotFoundError:
-        raise exception.ContainerNotFound(
-            f'container {container_id} is not defined on this host')
 
 
 def _slot(container_id: str) -> int:
@@ -144,7 +82,7 @@ def limits(container_id: str) -> limits_.Limits:
 
     :raises ContainerNotFound: it is not defined
     """
-    return load(container_id).limits
+    return definition.load(container_id).limits
 
 
 def host_ids(container_id: str) -> tuple[int, int]:
@@ -226,31 +164,38 @@ def define(spec: dict[str, typing.Any]) -> None:
             slot = _allocate_slot(checked.id)
             os.symlink(str(slot), os.path.join(path, 'slot'))
             disk.define(checked.id, checked.disk, place.ids().base(slot))
-        with _locked(checked.id):
+        with definition.locked(checked.id):
             if os.path.exists(place.container_run(checked.id)):
                 raise exception.StateConflict(
                     f'container {checked.id} runs; halt it before it is '
                     'defined anew')
             if os.path.exists(os.path.join(path, 'spec.json')):
-                disk.redefine(checked.id, load(checked.id).disk,
+                disk.redefine(checked.id, definition.load(checked.id).disk,
                               checked.disk,
                               place.ids().base(_slot(checked.id)))
-            _write(os.path.join(path, 'spec.json'),
-                   json.dumps(codec.encode(checked)), 0o600)
+            definition.write(
+                os.path.join(path, 'policy.json'),
+                json.dumps(codec.encode(policy.Policy.of(checked))), 0o644)
+            definition.write(os.path.join(path, 'spec.json'),
+                             json.dumps(codec.encode(checked)), 0o600)
         undo.pop_all()
 
 
 @context.entrypoint
-def create(container_id: str) -> dict[str, int]:
+def create(container_id: str, restarts: int = 0) -> dict[str, int]:
     """Mount the root file system and create the process, held.
 
+    :param restarts: how many starts in a row its restart policy has caused
     :returns: ``{'pid': ..., 'monitor': ...}``
     :raises StateConflict: it runs already
     :raises ProcessInvalid: the tenant's command, user or directory is wrong
     """
-    with _locked(container_id), contextlib.ExitStack() as undo:
-        spec = load(container_id)
+    with definition.locked(container_id), contextlib.ExitStack() as undo:
+        spec = definition.load(container_id)
         _check_allowed(spec)
+        if type(restarts) is not int or restarts < 0:
+            raise exception.InvalidSpec(f'restarts {restarts!r} is not a '
+                                        'number of starts')
         run_dir = place.container_run(container_id)
         if os.path.exists(run_dir):
             raise exception.StateConflict(
@@ -260,20 +205,20 @@ def create(container_id: str) -> dict[str, int]:
         for name in ('rootfs', 'l', 'files'):
             os.mkdir(os.path.join(run_dir, name), 0o711)
         os.mkdir(os.path.join(run_dir, 'exec'), 0o700)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(place.container_state(container_id, 'exit.json'))
         shift = userns.create(place.ids().shift(_slot(container_id)))
         try:
             pid, monitor = namespace.with_mounts(_create, spec, shift)
         finally:
             os.close(shift)
+        console_log.keep(container_id)
         running = {'pid': pid, 'monitor': monitor}
         started = {}
         for kind, number in running.items():
             found = process.identify(number)
             started[f'{kind}_started'] = found.started if found else 0
-        _write(os.path.join(run_dir, 'run.json'),
-               json.dumps({**running, **started}), 0o644)
+        definition.write(
+            os.path.join(run_dir, 'run.json'),
+            json.dumps({**running, **started, 'restarts': restarts}), 0o644)
         undo.pop_all()
         return running
 
@@ -295,6 +240,11 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     if disks.ephemeral is not None:
         files += ((disks.ephemeral, '/mnt'),)
     rights = rights_.of(spec)
+    if rights.own_cgroup and not cgroup.has_v2():
+        raise exception.HostUnsupported(
+            f'container {spec.id}: machine, nesting and privileged containers '
+            'need cgroup version 2 on the host, alone or at '
+            f'{cgroup.ROOT}/unified')
     if spec.nesting:
         files += _bind_nested(spec.id, disks.nested, ids.outside)
     config = runtime_config.build(spec, runtime_config.HostSide(
@@ -305,7 +255,8 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         init=initial.program() if spec.init else None,
         devices=tuple(device.path for device in rights.devices
                       if os.path.exists(device.path))))
-    _write(os.path.join(run_dir, 'config.json'), json.dumps(config), 0o600)
+    definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
+                     0o600)
     pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
@@ -433,7 +384,7 @@ def _write_files(spec: container.ContainerSpec,
     for name, lines in (('hosts', hosts), ('hostname', [spec.hostname]),
                         ('resolv.conf', resolv)):
         path = place.container_run(spec.id, 'files', name)
-        _write(path, '\n'.join(lines) + '\n', 0o644, owner)
+        definition.write(path, '\n'.join(lines) + '\n', 0o644, owner)
         files.append((path, f'/etc/{name}'))
     return tuple(files)
 
@@ -472,13 +423,15 @@ def start(container_id: str) -> None:
     :raises StateConflict: it is not created
     :raises ProcessInvalid: the tenant's command cannot be started
     """
-    with _locked(container_id):
+    with definition.locked(container_id):
         require_process(container_id)
         try:
             oci_runtime.call('start', container_id)
         except exception.RuntimeFailed as e:
             raise oci_runtime.failure(container_id, e.message)
         pathlib.Path(place.container_run(container_id, 'started')).touch()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.container_state(container_id, 'exit.json'))
 
 
 @context.entrypoint
@@ -492,8 +445,14 @@ def kill(container_id: str, signal: int) -> bool:
 
 @context.entrypoint
 def terminate(container_id: str) -> bool:
-    """Send the container's own stop signal; False when it is gone."""
-    name = load(container_id).process.stop_signal
+    """Send the container's own stop signal; False when it is gone.
+
+    What ends from now on was asked to, and ``recover`` takes it down.
+    """
+    with definition.locked(container_id):
+        if os.path.exists(place.container_run(container_id)):
+            _mark_halting(container_id)
+    name = definition.load(container_id).process.stop_signal
     return kill(container_id, signals.number(name))
 
 
@@ -508,15 +467,15 @@ def update(container_id: str, wish: dict[str, typing.Any]) -> None:
     :raises RuntimeFailed: the kernel refused; the limits are as before
     """
     checked = codec.decode(limits_.Limits, wish)
-    with _locked(container_id), contextlib.ExitStack() as undo:
-        before = load(container_id)
+    with definition.locked(container_id), contextlib.ExitStack() as undo:
+        before = definition.load(container_id)
         after = dataclasses.replace(before, limits=checked)
         found = _process(container_id)
         if found is not None and process.alive(found):
             undo.callback(_apply_limits, before)
             _apply_limits(after)
-        _write(place.container_state(container_id, 'spec.json'),
-               json.dumps(codec.encode(after)), 0o600)
+        definition.write(place.container_state(container_id, 'spec.json'),
+                         json.dumps(codec.encode(after)), 0o600)
         undo.pop_all()
 
 
@@ -524,7 +483,7 @@ def _apply_limits(spec: container.ContainerSpec) -> None:
     path = place.container_run(spec.id, 'resources.json')
     with open('/sys/devices/system/cpu/online') as online:
         processors = online.read().strip()
-    _write(path, json.dumps(runtime_config.changed_resources(
+    definition.write(path, json.dumps(runtime_config.changed_resources(
         spec.limits, processors)), 0o600)
     oci_runtime.call('update', '--resources', path, spec.id)
     namespace.with_mounts(
@@ -534,7 +493,7 @@ def _apply_limits(spec: container.ContainerSpec) -> None:
 @context.entrypoint
 def pause(container_id: str) -> None:
     """Freeze every process (cgroup freezer)."""
-    with _locked(container_id):
+    with definition.locked(container_id):
         require_process(container_id)
         oci_runtime.call('pause', container_id)
 
@@ -542,28 +501,39 @@ def pause(container_id: str) -> None:
 @context.entrypoint
 def resume(container_id: str) -> None:
     """Thaw a frozen container."""
-    with _locked(container_id):
+    with definition.locked(container_id):
         require_process(container_id)
         oci_runtime.call('resume', container_id)
 
 
 @context.entrypoint
-def halt(container_id: str) -> None:
+def halt(container_id: str, restarts: int | None = None) -> None:
     """End what runs and remove everything that exists only while it runs.
 
     The definition and the writable layer stay. Succeeds when nothing runs.
+
+    :param restarts: the start in a row that is to follow at once; should it
+        not come to that, ``exit.json`` tells that it is due
     """
+    if restarts is not None and (type(restarts) is not int or restarts < 1):
+        raise exception.InvalidSpec(f'restarts {restarts!r} is not a number '
+                                    'of starts')
     try:
-        with _locked(container_id):
-            _halt(container_id)
+        with definition.locked(container_id):
+            _halt(container_id, restarts)
+            if restarts is None:
+                _forget_due(container_id)
     except exception.ContainerNotFound:
         _halt(container_id)
 
 
-def _halt(container_id: str) -> None:
+def _halt(container_id: str, due: int | None = None) -> None:
     run_dir = place.container_run(container_id)
     if not os.path.exists(run_dir):
         return
+    _mark_halting(container_id, due)
+    namespace.with_mounts(
+        lambda: block.release(container_id, disk.places(container_id)))
     for kind, timeout in (('pid', _KILL_TIMEOUT),
                           ('monitor', _MONITOR_TIMEOUT)):
         found = _process(container_id, kind)
@@ -578,12 +548,13 @@ def _halt(container_id: str) -> None:
                     'system that hangs')
             process.send_signal(found, 9)
             process.wait(found, timeout)
-    _record_exit(container_id)
+    _record_exit(container_id, due)
+    console_log.keep(container_id)
     block.lift(container_id)
     if os.path.exists(place.run('oci', container_id)):
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
-    namespace.with_mounts(_unmount, container_id)
+    namespace.with_mounts(_unmount_below, run_dir)
     # The mounts are not visible here, so this cannot reach into them; and
     # no tenant can make anything here, deep directories least of all.
     shutil.rmtree(run_dir)
@@ -639,40 +610,56 @@ def _unknown(container_id: str) -> set[process.Process]:
     return rest - {None}
 
 
-def _unmount(container_id: str) -> None:
-    disk.release(container_id)
-    run_dir = place.container_run(container_id)
+def _unmount_below(run_dir: str) -> None:
     targets = [line.split()[4] for line in open('/proc/thread-self/mountinfo')]
     for target in reversed(targets):
         if target.startswith(run_dir + '/'):
             linux.umount(target)
 
 
-def _record_exit(container_id: str) -> None:
-    """Keep how the process ended beyond the run directory."""
-    kills = cgroup.oom_kills(container_id)
-    ended: dict[str, typing.Any] = {
-        'time': time.time(), 'oom_kills': kills,
-        'oom': kills > 0 or os.path.exists(
-            place.container_run(container_id, 'oom'))}
+def _record_exit(container_id: str, due: int | None) -> None:
+    """Keep how the process ended beyond the run directory.
+
+    Of a start that came to nothing, nothing is kept.
+    """
     path = place.exit_file(container_id)
-    try:
-        with open(path) as file:
-            ended['code'] = int(file.read())
-    except (FileNotFoundError, ValueError):
-        ended['code'] = None
-    if os.path.isdir(place.container_state(container_id)):
-        _write(place.container_state(container_id, 'exit.json'),
-               json.dumps(ended), 0o644)
+    if os.path.exists(place.container_run(container_id, 'started')) and \
+            os.path.isdir(place.container_state(container_id)):
+        kills = cgroup.oom_kills(container_id)
+        ended: dict[str, typing.Any] = {
+            'time': time.time(), 'oom_kills': kills,
+            'oom': kills > 0 or os.path.exists(
+                place.container_run(container_id, 'oom'))}
+        if due is not None:
+            ended['due'] = due
+        try:
+            with open(path) as file:
+                ended['code'] = int(file.read())
+        except (FileNotFoundError, ValueError):
+            ended['code'] = None
+        definition.write(place.container_state(container_id, 'exit.json'),
+                         json.dumps(ended), 0o644)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _forget_due(container_id: str) -> None:
+    """No start is to follow any more."""
+    path = place.container_state(container_id, 'exit.json')
+    try:
+        with open(path) as file:
+            ended = json.load(file)
+    except FileNotFoundError:
+        return
+    if ended.pop('due', None) is not None:
+        definition.write(path, json.dumps(ended), 0o644)
 
 
 @context.entrypoint
 def undefine(container_id: str) -> None:
     """Halt a container and remove all of it. Succeeds when it is not there."""
     try:
-        with _locked(container_id):
+        with definition.locked(container_id):
             _halt(container_id)
             _undefine(container_id)
     except exception.ContainerNotFound:
@@ -706,6 +693,21 @@ def _empty_trash(name: str) -> None:
     shutil.rmtree(path)
 
 
+def _mark_halting(container_id: str, due: int | None = None) -> None:
+    """So that its end is not taken for one of its own accord."""
+    definition.write(place.container_run(container_id, 'halting'),
+                     str(due or ''), 0o644)
+
+
+def _halting(container_id: str) -> str | None:
+    """Which start was due after a halt that was not finished, or ''."""
+    try:
+        with open(place.container_run(container_id, 'halting')) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
 @context.entrypoint
 def recover() -> list[str]:
     """Remove what a killed service left half done. Call before anything else.
@@ -719,9 +721,10 @@ def recover() -> list[str]:
     for container_id in os.listdir(place.run('c')):
         defined = os.path.exists(
             place.container_state(container_id, 'spec.json'))
-        if not defined or not os.path.exists(
+        halting = _halting(container_id)
+        if not defined or halting is not None or not os.path.exists(
                 place.container_run(container_id, 'started')):
-            _halt(container_id)
+            _halt(container_id, int(halting) if halting else None)
             touched.append(container_id)
     for container_id in os.listdir(place.state('containers')):
         if not os.path.exists(
@@ -741,7 +744,7 @@ def layers_in_use() -> list[str]:
     found = set()
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            found.update(load(container_id).layers)
+            found.update(definition.load(container_id).layers)
     return sorted(found)
 
 
@@ -754,20 +757,3 @@ def teardown() -> None:
         namespace.drop_mount_namespace()
         shutil.rmtree(place.CONF.container.run_path)
     cgroup.remove_all()
-
-
-@context.entrypoint
-def read_log(container_id: str, limit: int) -> bytes:
-    """The last ``limit`` bytes of the console log, in conmon's format."""
-    if not 0 < limit <= _LOG_READ_MAX:
-        raise exception.InvalidSpec(
-            f'log limit {limit} is not in 1..{_LOG_READ_MAX}')
-    path = place.container_state(container_id, 'log')
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return b''
-    with open(fd, 'rb') as log:
-        size = log.seek(0, os.SEEK_END)
-        log.seek(max(0, size - limit))
-        return log.read(limit)

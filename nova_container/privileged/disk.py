@@ -32,7 +32,6 @@ import os
 import typing
 
 from nova_container import exception
-from nova_container.privileged import block
 from nova_container.privileged import context
 from nova_container.privileged import linux
 from nova_container.privileged import loop
@@ -207,13 +206,6 @@ def places(container_id: str) -> set[str]:
     return {place.state()} | {
         target for volume in _VOLUMES
         if os.path.ismount(target := _mount_point(container_id, volume))}
-
-
-def release(container_id: str) -> None:
-    """What is to be done before the disks are unmounted."""
-    for path in places(container_id) - {place.state()}:
-        # What is still to be written must not wait for its turn.
-        block.release(os.stat(path).st_dev)
 
 
 @contextlib.contextmanager

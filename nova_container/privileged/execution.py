@@ -38,6 +38,7 @@ from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
+from nova_container.privileged import definition
 from nova_container.privileged import identity
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
@@ -232,7 +233,7 @@ def _remove(path: str) -> None:
 def _process(container_id: str, command: command_spec.Command,
              terminal: bool) -> dict[str, typing.Any]:
     """``process`` of the runtime specification, from the container's own."""
-    spec = container.load(container_id)
+    spec = definition.load(container_id)
     whole = command.within(spec.process)
     try:
         with open(place.container_run(container_id, 'config.json')) as file:

@@ -26,6 +26,7 @@ import subprocess
 
 from nova_container import exception
 from nova_container.privileged import cgroup
+from nova_container.privileged import console_log
 from nova_container.privileged import place
 
 # A runtime that has not answered by then hangs.
@@ -132,7 +133,7 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
         '-b', run_dir, '-p', os.path.join(run_dir, 'pid'),
         '-P', os.path.join(run_dir, 'conmon.pid'),
         '-l', 'k8s-file:' + place.container_state(container_id, 'log'),
-        '--log-size-max', str(place.CONF.container.log_size),
+        '--log-size-max', str(console_log.file_size()),
         '--exit-dir', place.run('exits'), '--persist-dir', run_dir,
         '--socket-dir-path', run_dir, '--full-attach', '--log-level', 'warn',
     ]

@@ -16,12 +16,22 @@ conmon's k8s-file format is a line ``TIMESTAMP STREAM TAG TEXT``, TAG ``F`` for
 a full line and ``P`` for a part whose rest follows (kubernetes CRI logging).
 """
 
-from nova_container.privileged import container
+from nova_container.privileged import console_log
+from nova_container.runtime import schedule
 
 
 def text(container_id: str, limit: int) -> bytes:
     """The last of what was written, about ``limit`` bytes of the log."""
-    return plain(container.read_log(container_id, limit), limit)
+    return plain(console_log.read_tail(container_id, limit), limit)
+
+
+def head(container_id: str, limit: int) -> bytes:
+    """The first of what was ever written, about ``limit`` bytes of the log.
+    """
+    log = console_log.read_head(container_id, limit)
+    if not log.endswith(b'\n'):
+        log = log[:log.rfind(b'\n') + 1]
+    return plain(log, len(log) + 1)
 
 
 def plain(log: bytes, limit: int) -> bytes:
@@ -37,3 +47,21 @@ def plain(log: bytes, limit: int) -> bytes:
             if parts[2] == b'F':
                 out += b'\n'
     return bytes(out)
+
+
+class LogKeeper:
+    """Has the files kept that conmon leaves behind; see ``console_log``."""
+
+    _PAUSE = 10.0
+
+    def __init__(self):
+        self._schedule = schedule.Schedule(self._keep, 'container-logs')
+        self._schedule.after(0, None)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._schedule.stop()
+
+    def _keep(self, _) -> None:
+        self._schedule.after(self._PAUSE, None)
+        console_log.keep_all()

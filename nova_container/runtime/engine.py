@@ -57,12 +57,13 @@ def define(spec: container_spec.ContainerSpec) -> None:
     container.define(codec.encode(spec))
 
 
-def create(container_id: str) -> None:
+def create(container_id: str, restarts: int = 0) -> None:
     """Mount the root file system, make the namespaces, hold the process.
 
+    :param restarts: how many starts in a row its restart policy has caused
     :raises ProcessInvalid: the tenant's command, user or directory is wrong
     """
-    container.create(container_id)
+    container.create(container_id, restarts)
 
 
 def plug(container_id: str, interface: network.NetworkInterface) -> None:
@@ -94,9 +95,12 @@ def stop(container_id: str, timeout: float) -> None:
     container.halt(container_id)
 
 
-def halt(container_id: str) -> None:
-    """End the container at once; succeeds when it does not run."""
-    container.halt(container_id)
+def halt(container_id: str, restarts: int | None = None) -> None:
+    """End the container at once; succeeds when it does not run.
+
+    :param restarts: the start in a row that its restart policy causes next
+    """
+    container.halt(container_id, restarts)
 
 
 def update(container_id: str, wish: limits.Limits) -> None:

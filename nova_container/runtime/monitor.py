@@ -48,7 +48,7 @@ class ExitMonitor:
     def watch(self, container_id: str) -> None:
         """Watch a container that was just started or found running."""
         current = state.read(container_id)
-        if current.process is None:
+        if current.process is None and current.monitor is None:
             self._on_exit(container_id)
             return
         self._register(container_id, current, current.monitor is not None)
@@ -66,7 +66,8 @@ class ExitMonitor:
 
     def _ended(self, container_id: str, current: state.State,
                by_monitor: bool) -> None:
-        if by_monitor and process.alive(current.process):
+        if by_monitor and current.process is not None and process.alive(
+                current.process):
             LOG.error('The monitor of container %s was killed; its exit code '
                       'will not be known', container_id)
             self._register(container_id, current, False)

@@ -23,8 +23,12 @@ import os
 
 from nova_container import exception
 from nova_container.privileged import cgroup
+from nova_container.privileged import health
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
+from nova_container.spec import codec
+from nova_container.spec import policy as policies
+from nova_container.spec import signals
 
 
 class Status(enum.Enum):
@@ -46,6 +50,8 @@ class State:
         its first start, and when the monitor was killed
     :param oom: whether the kernel ended a process for want of memory; not
         told while it runs, see ``stats``
+    :param health: ``spec.health``'s words; None without a check, or stopped
+    :param restarts: how many starts in a row its restart policy has caused
     """
 
     status: Status
@@ -53,6 +59,19 @@ class State:
     monitor: processes.Process | None = None
     exit_code: int | None = None
     oom: bool = False
+    health: str | None = None
+    restarts: int = 0
+
+    @property
+    def reason(self) -> str:
+        """Why the process has ended, in a few words."""
+        if self.oom:
+            return 'out of memory'
+        if self.exit_code is None:
+            return 'unknown: the monitor was killed'
+        if 128 < self.exit_code <= 128 + 64:
+            return f'ended by {signals.name(self.exit_code - 128)}'
+        return f'exited with code {self.exit_code}'
 
 
 def ids() -> list[str]:
@@ -81,6 +100,7 @@ def read(container_id: str) -> State:
         init = processes.Process(running['pid'], running['pid_started'])
         monitor = processes.Process(running['monitor'],
                                     running['monitor_started'])
+        restarts = running.get('restarts', 0)
         if processes.alive(init):
             if not os.path.exists(
                     place.container_run(container_id, 'started')):
@@ -89,16 +109,48 @@ def read(container_id: str) -> State:
                 status = Status.PAUSED
             else:
                 status = Status.RUNNING
-            return State(status, init, monitor)
+            return State(status, init, monitor,
+                         health=_health(container_id), restarts=restarts)
         if not processes.alive(monitor):
             monitor = None
         oom = (os.path.exists(place.container_run(container_id, 'oom'))
                or cgroup.oom_kills(container_id) > 0)
         return State(Status.STOPPED, None, monitor, _exit_code(container_id),
-                     oom)
+                     oom, restarts=restarts)
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))
+
+
+def policy(container_id: str) -> policies.Policy:
+    """What its spec says about restarts and health.
+
+    :raises ContainerNotFound: it is not defined on this host
+    """
+    found = _json(place.container_state(container_id, 'policy.json'))
+    if found is None:
+        if not exists(container_id):
+            raise exception.ContainerNotFound(
+                f'container {container_id} is not defined on this host')
+        return policies.Policy()
+    return codec.decode(policies.Policy, found)
+
+
+def _health(container_id: str) -> str | None:
+    if policy(container_id).health is None:
+        return None
+    return health.read(container_id).status
+
+
+def due(container_id: str) -> int | None:
+    """Which start in a row was to follow when the service was killed.
+
+    None while the container has a run directory.
+    """
+    if os.path.exists(place.container_run(container_id)):
+        return None
+    ended = _json(place.container_state(container_id, 'exit.json')) or {}
+    return ended.get('due')
 
 
 def _json(path: str) -> dict | None:
@@ -131,8 +183,9 @@ def _frozen(container_id: str) -> bool:
 
 
 def ended_unattended(container_id: str) -> bool:
-    """Whether the process has ended and nobody has halted the container."""
-    if not os.path.exists(place.container_run(container_id, 'run.json')):
+    """Whether the process has ended and nobody halts the container."""
+    if not os.path.exists(place.container_run(container_id, 'run.json')) or \
+            os.path.exists(place.container_run(container_id, 'halting')):
         return False
     try:
         return read(container_id).status is Status.STOPPED

@@ -17,8 +17,10 @@ import re
 
 from nova_container import exception
 from nova_container.spec import disk as disk_
+from nova_container.spec import health as health_
 from nova_container.spec import limits as limits_
 from nova_container.spec import network
+from nova_container.spec import restart as restart_
 from nova_container.spec import signals
 
 _ID = re.compile(
@@ -106,6 +108,8 @@ class ContainerSpec:
         signals on to ``process``
     :param privileged: see ``oci.rights``
     :param nesting: a container runtime can work inside
+    :param restart: whether the process is started again when it has ended
+    :param health: how to find out whether it does its work
     """
 
     id: str
@@ -120,6 +124,8 @@ class ContainerSpec:
     init: bool = False
     privileged: bool = False
     nesting: bool = False
+    restart: restart_.RestartPolicy = restart_.RestartPolicy()
+    health: health_.Healthcheck | None = None
 
     def __post_init__(self):
         check_id(self.id)

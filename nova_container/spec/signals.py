@@ -36,3 +36,13 @@ def number(name: str) -> int:
     elif f'SIG{text}' in signal.Signals.__members__:
         return signal.Signals[f'SIG{text}'].value
     raise exception.ProcessInvalid(f'there is no signal {name!r}')
+
+
+def name(number: int) -> str:
+    """``SIGTERM``, ``SIGRTMIN+3``."""
+    if number > signal.SIGRTMIN:
+        return f'SIGRTMIN+{number - signal.SIGRTMIN}'
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f'signal {number}'

@@ -109,11 +109,11 @@ class ProcessTest(base.CloudTestCase):
                 'cat /etc/resolv.conf /sys/class/net/eth0/mtu; '
                 'ping -c1 -W5 10.0.0.1 && echo reached; '
                 'wget -q -O - http://169.254.169.254/latest/meta-data/'
-                'local-ipv4 && echo " is what metadata says"; sleep 1000"'}))
-        self.await_console(server, 'is what metadata says')
+                'local-ipv4 && echo -metadata; sleep 1000"'}))
+        self.await_console(server, '-metadata')
         log = self.console(server)
         self.assertIn('reached', log)
-        self.assertRegex(log, r'10\.0\.0\.\d+ is what metadata says')
+        self.assertRegex(log, r'10\.0\.0\.\d+-metadata')
         server = self.user.compute.get_server(server)
         port = next(self.user.network.ports(device_id=server.id))
         network = self.user.network.get_network(port.network_id)

@@ -28,6 +28,7 @@ from nova_container.image import store
 from nova_container.privileged import cgroup
 from nova_container.privileged import container as privileged
 from nova_container.privileged import context
+from nova_container.privileged import definition
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
 from nova_container.runtime import console
@@ -127,7 +128,7 @@ class RuntimeTestCase(unittest.TestCase):
     @staticmethod
     def redefine(container_id: str, **fields) -> None:
         """Give a container that does not run other fields of its spec."""
-        engine.define(dataclasses.replace(privileged.load(container_id),
+        engine.define(dataclasses.replace(definition.load(container_id),
                                           **fields))
 
     def finish(self, container_id: str) -> state.State:

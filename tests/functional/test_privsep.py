@@ -16,13 +16,18 @@ import uuid
 from oslo_privsep import priv_context
 
 from nova_container import exception
+from nova_container.privileged import console_log
 from nova_container.privileged import context
+from nova_container.privileged import health as privileged_health
 from nova_container.privileged import link
+from nova_container.runtime import console
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.runtime import stats
 from nova_container.spec import disk
 from nova_container.spec import limits
+from nova_container.spec import command
+from nova_container.spec import health
 from nova_container.spec import network
 from tests import archives
 from tests.functional import base
@@ -79,6 +84,25 @@ class DaemonTest(base.RuntimeTestCase):
         engine.create(container_id)
         engine.start(container_id)
 
+    def test_command_health_and_log(self):
+        container_id = self.define('/bin/sh', '-c', 'echo first; sleep 1000')
+        self.redefine(container_id, health=health.Healthcheck(
+            ('/bin/true',)), kind='machine')
+        engine.create(container_id)
+        engine.start(container_id)
+        done = engine.execute(container_id, command.Command(
+            ('/bin/sh', '-c', 'echo out; echo err >&2; exit 3')))
+        self.assertEqual(engine.Execution(3, b'out\n', b'err\n', False), done)
+        with self.assertRaises(exception.ProcessInvalid):
+            engine.execute(container_id, command.Command(('/nowhere',)))
+        self.assertEqual('healthy', privileged_health.check(container_id))
+        self.assertEqual('healthy', state.read(container_id).health)
+        console_log.keep_all()
+        while console.head(container_id, 100) != b'first\n':
+            self.assertIsNotNone(state.read(container_id).process)
+        engine.halt(container_id, 1)
+        self.assertEqual(1, state.due(container_id))
+
     def test_errors_keep_their_class_and_words(self):
         container_id = self.define('/bin/nowhere')
         with self.assertRaisesRegex(exception.ProcessInvalid, 'nowhere'):
@@ -95,5 +119,9 @@ class DaemonTest(base.RuntimeTestCase):
                 engine.halt(bad)
             with self.assertRaises(exception.InvalidSpec):
                 engine.undefine(bad)
+            with self.assertRaises(exception.InvalidSpec):
+                privileged_health.check(bad)
+            with self.assertRaises(exception.InvalidSpec):
+                console_log.read_tail(bad, 1)
         with self.assertRaises(exception.NetworkFailed):
             link.unplug('lo')

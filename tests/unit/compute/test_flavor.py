@@ -47,6 +47,10 @@ class ResourcesTest(unittest.TestCase):
         self.assertEqual(200000,
                          self.resources(quota__cpu_quota='0').cpu_quota)
 
+    def test_period_alone_keeps_the_share_of_processors(self):
+        found = self.resources(quota__cpu_period='10000')
+        self.assertEqual((20000, 10000), (found.cpu_quota, found.cpu_period))
+
     def test_disk_rates(self):
         found = self.resources(quota__disk_read_bytes_sec='1000',
                                quota__disk_read_iops_sec='20',

@@ -13,8 +13,6 @@
 import json
 import unittest
 
-from nova.objects import flavor as flavor_obj
-
 from nova_container.compute import intent
 from nova_container import exception
 from nova_container.image import store
@@ -66,34 +64,53 @@ class ProcessTest(unittest.TestCase):
             intent.process({}, image())
 
 
-class ResourcesTest(unittest.TestCase):
+class MachineTest(unittest.TestCase):
 
-    def flavor(self, **extra_specs):
-        return flavor_obj.Flavor(vcpus=2, memory_mb=512, swap=128, root_gb=1,
-                                 ephemeral_gb=0, extra_specs=extra_specs)
+    def test_kind_by_image_property(self):
+        self.assertEqual('application', intent.kind({}))
+        self.assertEqual('machine', intent.kind(
+            {'image_container_type': 'Machine'}))
+        with self.assertRaisesRegex(exception.InvalidSpec, 'container_type'):
+            intent.kind({'image_container_type': 'pod'})
 
-    def test_flavor(self):
-        found = intent.resources(self.flavor(), 1000)
+    def test_runs_its_init_as_root_on_a_terminal(self):
+        process = intent.process({}, image(Cmd=['bash'], User='web'),
+                                 'machine')
+        self.assertEqual((('/sbin/init',), '', 'SIGRTMIN+3', True),
+                         (process.args, process.user, process.stop_signal,
+                          process.terminal))
+
+    def test_tenant_may_choose_another(self):
+        process = intent.process(
+            {'container:command': '/lib/systemd/systemd --unit=rescue.target',
+             'container:tty': 'false'},
+            image(StopSignal='SIGPWR'), 'machine')
         self.assertEqual(
-            (200000, 100000, 2048, 512 << 20, 128 << 20, 1000),
-            (found.cpu_quota, found.cpu_period, found.cpu_shares,
-             found.memory, found.swap, found.pids))
+            (('/lib/systemd/systemd', '--unit=rescue.target'), 'SIGPWR',
+             False), (process.args, process.stop_signal, process.terminal))
 
-    def test_extra_specs(self):
-        found = intent.resources(self.flavor(**{
-            'quota:cpu_quota': '50000', 'quota:cpu_period': '50000',
-            'quota:cpu_shares': '10', 'container:pids_limit': '7'}), 1000)
-        self.assertEqual((50000, 50000, 10, 7),
-                         (found.cpu_quota, found.cpu_period,
-                          found.cpu_shares, found.pids))
 
-    def test_extra_spec_that_is_no_number(self):
-        with self.assertRaisesRegex(exception.InvalidSpec,
-                                    'container:pids_limit'):
-            intent.resources(self.flavor(
-                **{'container:pids_limit': 'many'}), 1000)
+class HealthcheckTest(unittest.TestCase):
 
-    def test_period_alone_keeps_the_share_of_processors(self):
-        found = intent.resources(
-            self.flavor(**{'quota:cpu_period': '10000'}), 1)
-        self.assertEqual(2, found.cpu_quota / found.cpu_period)
+    def check(self, **fields):
+        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields))
+
+    def test_none(self):
+        self.assertIsNone(intent.healthcheck(image(Cmd=['x'])))
+        self.assertIsNone(self.check(Test=['NONE']))
+
+    def test_command_and_shell(self):
+        self.assertEqual(('a', 'b'), self.check(Test=['CMD', 'a', 'b']).test)
+        self.assertEqual(('/bin/sh', '-c', 'a b'),
+                         self.check(Test=['CMD-SHELL', 'a b']).test)
+        for test in (['CMD'], ['CMD-SHELL'], ['curl', 'x']):
+            with self.assertRaises(exception.ImageInvalid, msg=test):
+                self.check(Test=test)
+
+    def test_nanoseconds_become_seconds_within_bounds(self):
+        check = self.check(Test=['CMD', 'x'], Interval=5 * 10 ** 9,
+                           Timeout=10 ** 13, StartPeriod=10 ** 9, Retries=7)
+        self.assertEqual((5.0, 60.0, 1.0, 7), (
+            check.interval, check.timeout, check.start_period, check.retries))
+        self.assertEqual(1.0, self.check(Test=['CMD', 'x'],
+                                         Interval=1).interval)

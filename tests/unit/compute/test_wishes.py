@@ -14,6 +14,7 @@ import unittest
 
 from nova_container.compute import wishes
 from nova_container import exception
+from nova_container.spec import restart
 
 
 class WishesTest(unittest.TestCase):
@@ -38,9 +39,21 @@ class WishesTest(unittest.TestCase):
         for word in ('container:comand', 'command', 'env:NAME', 'workdir'):
             self.assertIn(word, caught.exception.message)
 
-    def test_word_that_does_not_work_yet_is_refused(self):
-        with self.assertRaisesRegex(exception.InvalidSpec, 'not supported'):
-            wishes.parse({'container:restart': 'always'})
+    def test_init_tty_and_restart(self):
+        said = wishes.parse({'container:init': 'true', 'container:tty': '0',
+                             'container:restart': 'on-failure:3'})
+        self.assertEqual(
+            (True, False, restart.RestartPolicy('on-failure', 3)),
+            (said.init, said.tty, said.restart))
+
+    def test_neither_true_nor_false(self):
+        with self.assertRaisesRegex(exception.InvalidSpec, 'container:init'):
+            wishes.parse({'container:init': 'perhaps'})
+
+    def test_what_the_driver_itself_writes_is_no_wish(self):
+        self.assertEqual(wishes.Wishes(), wishes.parse({
+            'container:health': 'healthy', 'container:exit_code': '0',
+            'container:exit_reason': 'exited with code 0'}))
 
     def test_bad_commands(self):
         for text in ('"open', '[1]', '["a"', '[{}]'):

@@ -58,7 +58,7 @@ class CodecTest(unittest.TestCase):
         self.assertIn('pids', self.refused(limits__pids=True))
 
     def test_unknown_key(self):
-        self.assertIn('privileged', self.refused(privileged=True))
+        self.assertIn('devices', self.refused(devices=True))
 
     def test_ids_that_would_leave_their_directory(self):
         for value in ('..', '../../etc', ID.upper(), ID + '/x', ''):

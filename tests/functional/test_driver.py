@@ -1,0 +1,216 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The compute driver over the real runtime; Nova's database is in memory."""
+
+import contextlib
+import threading
+from unittest import mock
+
+from nova.compute import power_state
+from nova.compute import vm_states
+from nova import exception as nova_exception
+from nova.network import model
+from nova import objects
+from nova.virt import event as virtevent
+import os_vif
+
+from nova_container import driver as container_driver
+from nova_container.privileged import process as processes
+from nova_container.runtime import engine
+from nova_container.runtime import state
+from nova_container.spec import health
+from nova_container.spec import restart
+from tests.functional import base
+
+objects.register_all()
+os_vif.initialize()
+
+_TIMEOUT = 60
+_WELL = ('/bin/sh', '-c', 'touch /srv/well; exec sleep 1000000')
+
+
+class Database:
+    """Servers by id, as nova-conductor would give and take them."""
+
+    def __init__(self):
+        self.changed = threading.Condition()
+        self.metadata = {}
+        self.vm_state = {}
+        self.task_state = {}
+
+    def get(self, context, uuid, expected_attrs=None, **kwargs):
+        with self.changed:
+            if uuid not in self.metadata:
+                raise nova_exception.InstanceNotFound(instance_id=uuid)
+            instance = objects.Instance(
+                context, uuid=uuid, id=1, project_id='p',
+                metadata=dict(self.metadata[uuid]), system_metadata={},
+                vm_state=self.vm_state[uuid],
+                task_state=self.task_state[uuid],
+                flavor=objects.Flavor(extra_specs={}),
+                info_cache=objects.InstanceInfoCache(
+                    network_info=model.NetworkInfo([])))
+        instance.save = lambda: self.put(instance)
+        return instance
+
+    def put(self, instance):
+        with self.changed:
+            self.metadata[instance.uuid] = dict(instance.metadata)
+            self.changed.notify_all()
+
+
+class VirtApi:
+    """Servers without ports wait for no event."""
+
+    def wait_for_instance_event(self, instance, events, **kwargs):
+        return contextlib.nullcontext()
+
+
+class DriverTest(base.RuntimeTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.database = Database()
+        self.events = []
+        self.enterContext(mock.patch.object(objects.Instance, 'get_by_uuid',
+                                            self.database.get))
+        self.enterContext(mock.patch('nova.image.glance.API',
+                                     autospec=True))
+        self.driver = None
+        self.begin_service()
+        self.addCleanup(lambda: self.driver.cleanup_host('host'))
+
+    def begin_service(self):
+        self.driver = container_driver.ContainerDriver(VirtApi())
+        self.driver.emit_event = self.on_event
+        self.driver.init_host('host')
+
+    def on_event(self, event):
+        if event.get_transition() == virtevent.EVENT_LIFECYCLE_STOPPED:
+            with self.database.changed:
+                self.events.append(event.get_instance_uuid())
+                self.database.changed.notify_all()
+
+    def boot(self, *args, **fields):
+        container_id = self.define(*args)
+        self.redefine(container_id, **fields)
+        self.database.metadata[container_id] = {'mine': 'kept'}
+        self.database.vm_state[container_id] = vm_states.ACTIVE
+        self.database.task_state[container_id] = None
+        instance = self.database.get(None, container_id)
+        self.addCleanup(self.driver.destroy, None, instance, [])
+        self.driver._boot(instance, [])
+        return instance
+
+    def await_metadata(self, instance, **words):
+        wanted = {f'container:{key}': value for key, value in words.items()}
+        with self.database.changed:
+            self.assertTrue(self.database.changed.wait_for(
+                lambda: wanted.items()
+                <= self.database.metadata[instance.uuid].items(), _TIMEOUT),
+                self.database.metadata)
+        self.assertEqual('kept', self.database.metadata[instance.uuid]['mine'])
+
+    def await_started_again(self, instance, before):
+        """Wait until the container has another process."""
+        deadline = threading.Event()
+        for _ in range(_TIMEOUT * 20):
+            current = state.read(instance.uuid)
+            if (current.status is state.Status.RUNNING
+                    and current.process != before):
+                return
+            deadline.wait(0.05)
+        self.fail(f'{current} was not started again')
+
+    def power(self, instance):
+        return self.driver.get_info(instance).state
+
+    def test_exit_is_told_and_written_to_metadata(self):
+        instance = self.boot('/bin/sh', '-c', 'exit 3')
+        self.await_metadata(instance, exit_code='3',
+                            exit_reason='exited with code 3')
+        with self.database.changed:
+            self.assertTrue(self.database.changed.wait_for(
+                lambda: instance.uuid in self.events, _TIMEOUT))
+        self.assertEqual(power_state.SHUTDOWN, self.power(instance))
+
+    def test_restart_policy_keeps_it_running(self):
+        instance = self.boot('/bin/sleep', '1000000',
+                             restart=restart.RestartPolicy('always'))
+        before = state.read(instance.uuid).process
+        processes.send_signal(before, 9)
+        self.await_started_again(instance, before)
+        self.await_metadata(instance, exit_code='137',
+                            exit_reason='ended by SIGKILL')
+        self.assertEqual([], self.events)
+        self.assertEqual(power_state.RUNNING, self.power(instance))
+
+    def test_power_off_ends_it_for_good(self):
+        instance = self.boot(
+            '/bin/sh', '-c', 'trap "exit 0" TERM; echo ready; '
+            'while :; do sleep 0.1; done',
+            restart=restart.RestartPolicy('always'))
+        while 'ready' not in self.text(instance.uuid):
+            self.assertIsNotNone(state.read(instance.uuid).process)
+        self.driver.power_off(instance, timeout=20)
+        self.await_metadata(instance, exit_code='0')
+        self.assertEqual(power_state.SHUTDOWN, self.power(instance))
+        self.assertFalse(self.driver._restarter.pending(instance.uuid))
+
+    def test_crash_loop_is_not_powered_off_and_can_be(self):
+        instance = self.boot('/bin/false',
+                             restart=restart.RestartPolicy('always'))
+        while state.read(instance.uuid).restarts < 4:
+            self.assertIn(self.power(instance),
+                          (power_state.NOSTATE, power_state.RUNNING))
+        self.driver.power_off(instance)
+        self.assertEqual(power_state.SHUTDOWN, self.power(instance))
+        self.assertIsNone(state.read(instance.uuid).process)
+
+    def test_not_started_again_once_nova_has_stopped_it(self):
+        instance = self.boot('/bin/sleep', '1000000',
+                             restart=restart.RestartPolicy('always'))
+        self.database.vm_state[instance.uuid] = vm_states.STOPPED
+        processes.send_signal(state.read(instance.uuid).process, 9)
+        self.await_metadata(instance, exit_code='137')
+        while self.driver._restarter.pending(instance.uuid):
+            pass
+        self.assertIsNone(state.read(instance.uuid).process)
+
+    def test_ended_while_the_service_was_away(self):
+        instance = self.boot('/bin/sleep', '1000000',
+                             restart=restart.RestartPolicy('on-failure'))
+        self.driver.cleanup_host('host')
+        before = state.read(instance.uuid).process
+        processes.send_signal(before, 9)
+        self.finish(instance.uuid)
+        self.begin_service()
+        self.await_started_again(instance, before)
+
+    def test_service_killed_in_the_middle_of_a_restart(self):
+        instance = self.boot('/bin/sleep', '1000000',
+                             restart=restart.RestartPolicy('always'))
+        self.driver.cleanup_host('host')
+        before = state.read(instance.uuid).process
+        engine.halt(instance.uuid, 1)
+        self.begin_service()
+        self.await_started_again(instance, before)
+
+    def test_health_is_written_to_metadata(self):
+        instance = self.boot(*_WELL, health=health.Healthcheck(
+            ('/bin/test', '-e', '/srv/well'), interval=1.0, retries=1))
+        self.await_metadata(instance, health='healthy')
+        self.driver.power_off(instance)
+        self.await_metadata(instance, exit_code='137')
+        self.assertNotIn('container:health',
+                         self.database.metadata[instance.uuid])
