@@ -96,7 +96,7 @@ class FullDiskTest(DiskTestCase):
     def test_size_is_what_the_container_sees(self):
         out = self.shell("df -k / | tail -n 1 | awk '{print $2}'",
                          size=disk.Disk(root=256 * _MIB))
-        self.assertLess(int(out), 256 * 1024)
+        self.assertLessEqual(int(out), 256 * 1024)
         self.assertGreater(int(out), 200 * 1024)
 
     def test_many_empty_files(self):
@@ -176,7 +176,7 @@ class LifeOfADiskTest(DiskTestCase):
         engine.halt(container_id)
         self.redefine(container_id, disk.Disk())
         small, large = self.run_again(container_id).split()
-        self.assertGreater(int(large), 100 * int(small))
+        self.assertGreater(int(large), 20 * int(small))
 
     def test_does_not_shrink(self):
         container_id = self.define(*FOREVER, size=_SMALL)
