@@ -140,7 +140,7 @@ def _undo(fd: int, image: str) -> None:
     undo = _undo_file(image)
     if os.path.exists(undo):
         # It refuses a file that was cut before anything was changed.
-        _command(fd, 'e2undo', '-f', undo, image, codes=(0, 1, 255))
+        _command(fd, 'e2undo', '-f', undo, image, codes=(0, 1))
         _check(fd, image)
         os.unlink(undo)
 
