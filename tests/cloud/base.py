@@ -210,15 +210,13 @@ class CloudTestCase(unittest.TestCase):
         return cls.upload(busybox_archive())
 
     def boot(self, image: str, flavor: str = 'c1.tiny', name: str = 'test',
-             conn=None, network: bool = True, **fields):
+             networks=None, **fields):
         """A server, asked for; removed after the test."""
-        conn = conn or self.user
-        server = conn.compute.create_server(
+        server = self.user.compute.create_server(
             name=name, image_id=image,
-            flavor_id=conn.compute.find_flavor(
+            flavor_id=self.user.compute.find_flavor(
                 flavor, ignore_missing=False).id,
-            networks=[{'uuid': self.network.id}] if network else 'none',
-            **fields)
+            networks=networks or [{'uuid': self.network.id}], **fields)
         self.addCleanup(self.delete, server)
         return server
 

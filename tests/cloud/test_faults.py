@@ -112,6 +112,17 @@ class HostTroubleTest(base.CloudTestCase):
         self.assertRegex(message, 'room|Exhausted all hosts')
         self.active(self.boot(image))
 
+    def test_port_that_cannot_be_bound(self):
+        network = self.admin.network.create_network(
+            name='test-nowhere', shared=True, provider_network_type='flat',
+            provider_physical_network='nowhere')
+        self.addCleanup(self.admin.network.delete_network, network)
+        self.admin.network.create_subnet(
+            network_id=network.id, ip_version=4, cidr='10.99.0.0/24')
+        server = self.boot(self.busybox(), networks=[{'uuid': network.id}])
+        self.assertRegex(self.fault(server),
+                         'Binding failed for port|Exhausted all hosts')
+
     def test_glance_gone_half_way(self):
         image = self.upload(base.busybox_archive(archives.tar(
             archives.entry('filler', os.urandom(64 << 20)))))

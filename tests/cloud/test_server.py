@@ -141,7 +141,7 @@ class ProcessTest(base.CloudTestCase):
         self.assertRegex(log, rf'\b{flavor.vcpus * 100000}\b')
 
     def test_no_network_asked_for(self):
-        server = self.active(self.boot(self.busybox(), network=False))
+        server = self.active(self.boot(self.busybox(), networks='none'))
         self.assertEqual({}, self.user.compute.get_server(server).addresses)
 
 
