@@ -113,10 +113,14 @@ def read(container_id: str) -> State:
                          health=_health(container_id), restarts=restarts)
         if not processes.alive(monitor):
             monitor = None
+        code = _exit_code(container_id)
         oom = (os.path.exists(place.container_run(container_id, 'oom'))
                or cgroup.oom_kills(container_id) > 0)
-        return State(Status.STOPPED, None, monitor, _exit_code(container_id),
-                     oom, restarts=restarts)
+        # Who halts it meanwhile has moved these to the persistent directory.
+        ended = _json(place.container_state(container_id, 'exit.json')) or {}
+        return State(Status.STOPPED, None, monitor,
+                     ended.get('code') if code is None else code,
+                     oom or ended.get('oom', False), restarts=restarts)
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))

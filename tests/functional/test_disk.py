@@ -109,7 +109,8 @@ class FullDiskTest(DiskTestCase):
         made = int(out.split('made ')[1].split()[0])
         self.assertLessEqual(made, 16 * _MIB // loop.BYTES_PER_INODE)
         self.assertIn('usable', out)
-        self.assertLess(before - os.statvfs(place.state()).f_ffree, 100)
+        # Others use the host's file system, too, but not that much of it.
+        self.assertLess(before - os.statvfs(place.state()).f_ffree, made // 2)
 
     def test_image_files_and_removals_work_on_it(self):
         out = self.shell('rm /etc/group; ls /etc; '

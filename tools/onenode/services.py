@@ -207,11 +207,13 @@ def _on_node(node: plan.Node, driver: str) -> cabc.Iterator[Service]:
         node=node, ready=IsHypervisor(node))
 
 
-def _control_plane(layout: plan.Layout) -> cabc.Iterator[Service]:
+def _control_plane(layout: plan.Layout,
+                   driver: str) -> cabc.Iterator[Service]:
     etc, venv = layout.etc, layout.bin
 
     def wsgi(name: str, module: str, needs: tuple[str, ...],
-             configs: tuple[str, ...], env: tuple[tuple[str, str], ...] = (),
+             configs: tuple[str | pathlib.Path, ...],
+             env: tuple[tuple[str, str], ...] = (),
              arguments: tuple[str, ...] = (), path: str = '/') -> Service:
         port = plan.PORTS[name]
         return Service(
@@ -250,9 +252,11 @@ def _control_plane(layout: plan.Layout) -> cabc.Iterator[Service]:
                  'nova/nova.conf')
     yield daemon('nova-scheduler', ('database nova', 'rabbitmq', 'placement',
                                     'identity'), 'nova/nova.conf')
+    # The API validates the driver's extra specs.
+    installed = (layout.done / 'driver',) if driver == 'container' else ()
     yield wsgi('nova-api', 'nova.wsgi.osapi_compute',
                ('database nova', 'rabbitmq', 'keystone'),
-               ('nova/nova.conf',), nova)
+               ('nova/nova.conf', *installed), nova)
     yield wsgi('nova-metadata', 'nova.wsgi.metadata',
                ('database nova', 'rabbitmq', 'nova-api'),
                ('nova/nova.conf',), nova)
@@ -278,7 +282,7 @@ def _control_plane(layout: plan.Layout) -> cabc.Iterator[Service]:
 def of(cloud: plan.Plan) -> tuple[Service, ...]:
     """Every service of the cloud."""
     services = [*_infrastructure(cloud.layout),
-                *_control_plane(cloud.layout)]
+                *_control_plane(cloud.layout, cloud.driver)]
     for node in cloud.nodes:
         services += _on_node(node, cloud.driver)
     return tuple(services)
