@@ -25,22 +25,22 @@ from nova_container import exception
 
 
 def _translate(error: exception.ContainerError, instance, building: bool):
+    # The server says which image it is of.
+    message = error.message.removeprefix(f'image {instance.image_ref}: ')
     if isinstance(error, exception.UserError) and building:
         return nova_exception.BuildAbortException(
-            instance_uuid=instance.uuid,
-            reason=error.message.removeprefix(f'image {instance.image_ref}: '))
+            instance_uuid=instance.uuid, reason=message)
     if isinstance(error, exception.UserError):
-        return nova_exception.InvalidInput(reason=error.message)
+        return nova_exception.InvalidInput(reason=message)
     if isinstance(error, exception.ContainerNotFound):
         return nova_exception.InstanceNotFound(instance_id=instance.uuid)
     if isinstance(error, exception.OperatorError):
-        return nova_exception.ComputeResourcesUnavailable(
-            reason=error.message)
+        return nova_exception.ComputeResourcesUnavailable(reason=message)
     if isinstance(error, exception.NetworkFailed):
-        return nova_exception.VirtualInterfacePlugException(error.message)
+        return nova_exception.VirtualInterfacePlugException(message)
     if isinstance(error, exception.StateConflict):
-        return nova_exception.InstancePowerOnFailure(reason=error.message)
-    return nova_exception.NovaException(error.message)
+        return nova_exception.InstancePowerOnFailure(reason=message)
+    return nova_exception.NovaException(message)
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ class HostTroubleTest(base.CloudTestCase):
         finally:
             for spool in spools:
                 subprocess.run(['umount', spool], check=True)
-        self.assertRegex(message, 'room|Exhausted all hosts')
+        self.assertRegex(message, 'room|Insufficient compute resources')
         self.active(self.boot(image))
 
     def test_port_that_cannot_be_bound(self):
