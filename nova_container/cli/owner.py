@@ -24,7 +24,6 @@ import enum
 from oslo_config import cfg
 
 from nova_container import exception
-from nova_container.privileged import container
 from nova_container.privileged import definition
 from nova_container.runtime import state
 from nova_container.spec import container as spec
