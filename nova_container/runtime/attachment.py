@@ -139,7 +139,8 @@ def interact(container_id: str, stdin: int, stdout: int, stderr: int) -> bool:
             keys = _DetachKeys()
             undo.enter_context(_raw(stdin))
             undo.enter_context(_follow_size(stdin, attached))
-        ready = undo.enter_context(selectors.DefaultSelector())
+        # Unlike epoll, poll takes files and /dev/null.
+        ready = undo.enter_context(selectors.PollSelector())
         ready.register(attached, selectors.EVENT_READ)
         ready.register(stdin, selectors.EVENT_READ)
         while True:

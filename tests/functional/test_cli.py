@@ -23,6 +23,7 @@ from oslo_config import cfg
 
 from nova_container.privileged import container as privileged
 from nova_container.runtime import engine
+from nova_container.spec import disk
 from tests import archives
 from tests.functional import base
 
@@ -136,6 +137,54 @@ class LogsTest(CommandTestCase):
         self.assertEqual(0, follower.returncode)
 
 
+class ProcessTest(CommandTestCase):
+
+    def test_exec_returns_what_the_command_returned(self):
+        container_id = self.run_container('/bin/sleep', '1000')
+        done = subprocess.run(
+            self.words('exec', '-i', '-u', 'web', '-e', 'WHO=me', '-w',
+                       '/srv', container_id, '/bin/sh', '-c',
+                       'id -u; pwd; echo $WHO; cat; exit 7'),
+            input='typed', capture_output=True, text=True, cwd=_REPOSITORY)
+        self.assertEqual((7, '33\n/srv\nme\ntyped', ''),
+                         (done.returncode, done.stdout, done.stderr))
+
+    def test_exec_has_no_input_unless_asked(self):
+        container_id = self.run_container('/bin/sleep', '1000')
+        done = subprocess.run(
+            self.words('exec', container_id, '/bin/cat'), input='typed',
+            capture_output=True, text=True, cwd=_REPOSITORY)
+        self.assertEqual((0, ''), (done.returncode, done.stdout))
+
+    def test_terminal_needs_one(self):
+        container_id = self.run_container('/bin/sleep', '1000')
+        self.assertIn('not a terminal', self.command(
+            'exec', '-it', container_id, '/bin/sh', code=1))
+
+    def test_attach_shows_the_end_and_returns_the_code(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'trap "echo bye; exit 5" USR1; echo up; '
+            'while :; do echo on; sleep 0.1; done')
+        with subprocess.Popen(
+                self.words('attach', container_id), stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as child:
+            self.assertIn(child.stdout.readline(), ('up\n', 'on\n'))
+            privileged.kill(container_id, signal.SIGUSR1)
+            self.assertIn('bye\n', child.stdout.read())
+        self.assertEqual(5, child.returncode)
+
+    def test_stats(self):
+        busy = self.run_container('/bin/sh', '-c', 'while :; do :; done')
+        ended = self.run_container('/bin/true')
+        self.finish(ended)
+        rows = {row['id']: row for row in
+                self.json('stats', '--format', 'json')}
+        self.assertGreater(rows[busy]['cpu_percent'], 10)
+        self.assertEqual(1, rows[busy]['pids'])
+        self.assertNotIn(ended, rows)
+        self.assertIn(busy[:13], self.command('stats', '--no-stream', busy))
+
+
 class DiffTest(CommandTestCase):
 
     def test_added_changed_deleted(self):
@@ -152,6 +201,18 @@ class DiffTest(CommandTestCase):
             ('C', '/srv'), ('A', '/srv/new'), ('A', '/srv/new/file'),
             ('C', '/var'), ('C', '/var/www'), ('A', '/var/www/here'),
             ('C', '/root'), ('C', '/tmp'), ('A', '/tmp/link')}, found)
+
+    def test_on_a_disk_of_its_own(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'echo x > /srv/x; rm /etc/group',
+            size=disk.Disk(root=32 << 20))
+        self.finish(container_id)
+        for halt in (False, True):
+            if halt:
+                engine.halt(container_id)
+            self.assertEqual(
+                {'C /srv', 'A /srv/x', 'C /etc', 'D /etc/group'},
+                set(self.command('diff', container_id).splitlines()))
 
     def test_nothing_changed(self):
         container_id = self.run_container('/bin/true')

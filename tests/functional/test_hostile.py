@@ -254,7 +254,8 @@ class AbuseTest(HostileTestCase):
         base.CONF.set_override('log_size', _LOG_SIZE, 'container')
         self.addCleanup(base.CONF.clear_override, 'log_size', 'container')
         container_id = self.run_container(
-            '/bin/sh', '-c', 'yes | head -c 20000000; echo THE END')
+            '/bin/sh', '-c', 'yes "$(seq -s, 200)" | head -c 20000000; '
+            'echo; echo THE END')
         self.finish(container_id)
         directory = pathlib.Path(place.container_state(container_id))
         size = sum(path.stat().st_size for path in directory.glob('log*'))

@@ -32,6 +32,9 @@ from guest import plan
 
 _TREES = ('nova_container', 'tests')
 
+# Lines of what a guest printed whose tests could not be run.
+_TAIL = 40
+
 # What differs with cgroups, user namespaces and security modules, in the time
 # that every run of the tests may take.
 SELECTED = (
@@ -79,6 +82,10 @@ def _run(tests: tuple[str, ...], timeout: int, log: pathlib.Path,
                 os.close(write)
     print(f'guest: exit status {status} after '
           f'{time.monotonic() - began:.0f} s', file=sys.stderr, flush=True)
+    if status:
+        lines = log.read_text(errors='replace').splitlines()
+        print('\n'.join(f'guest: {line}' for line in lines[-_TAIL:]),
+              file=sys.stderr)
     return status or loader.returncode
 
 
