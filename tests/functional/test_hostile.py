@@ -71,8 +71,11 @@ class HostileTestCase(base.RuntimeTestCase):
     def read_settings(self):
         found = {path: pathlib.Path(path).read_text() for path in _SETTINGS
                  if os.path.exists(path)}
-        return found | {'name': socket.gethostname(), 'mounts': len(
-            pathlib.Path('/proc/self/mountinfo').read_text().splitlines())}
+        name = base.CONF.container.cgroup_parent
+        return found | {'name': socket.gethostname(), 'mounts': [
+            line for line in pathlib.Path(
+                '/proc/self/mountinfo').read_text().splitlines()
+            if name in line]}
 
     def assert_unharmed(self):
         """Host and neighbour are as they were."""
