@@ -27,7 +27,8 @@ from suites import run
 from suites import suite
 
 _DESCRIPTION = """\
-Install what the tests need and run them: every suite, or those named.
+Install what the tests need and run them: the suites named, or every one that
+is not marked as run by name only.
 With CI=true in the environment a suite that cannot be run and a test that
 is skipped are failures, and the cloud is taken down at the end.
 """
@@ -91,7 +92,8 @@ def _parse(argv: list[str] | None) -> tuple[list[suite.Suite], list[str]]:
         usage='%(prog)s [-h] [SUITE ...] [-- ARGUMENT ...]',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='suites:\n' + '\n'.join(
-            f'  {known.name:<12}{known.purpose}' for known in suite.SUITES)
+            f'  {known.name:<12}{known.purpose}'
+            f'{" (by name only)" * known.by_name}' for known in suite.SUITES)
         + '\n\nARGUMENTs go to stestr, for instance the regular expression '
         'that names\nsome tests: tools/test unit -- tests.unit.oci')
     known = {each.name: each for each in suite.SUITES}
@@ -100,7 +102,8 @@ def _parse(argv: list[str] | None) -> tuple[list[suite.Suite], list[str]]:
     if unknown := set(names) - set(known):
         parser.error(f'no suite {", ".join(unknown)}; there are '
                      + ', '.join(known))
-    return [known[name] for name in names or known], arguments
+    names = names or [each.name for each in suite.SUITES if not each.by_name]
+    return [known[name] for name in names], arguments
 
 
 def _end(number: int, _frame: object) -> ty.NoReturn:
@@ -110,7 +113,7 @@ def _end(number: int, _frame: object) -> ty.NoReturn:
 
 def main(argv: list[str] | None = None) -> int:
     wanted, arguments = _parse(argv)
-    named = len(wanted) < len(suite.SUITES)
+    named = len(wanted) < sum(not each.by_name for each in suite.SUITES)
     strict = os.environ.get('CI') == 'true'
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)

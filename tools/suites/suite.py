@@ -31,6 +31,7 @@ class Suite:
     :ivar root: it needs root, but not this machine's kernel.
     :ivar uses_cloud: it needs what tools/cloud starts.
     :ivar stestr: it is made of tests; otherwise it is one check.
+    :ivar by_name: it runs only when it is named.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Suite:
     root: bool = False
     uses_cloud: bool = False
     stestr: bool = True
+    by_name: bool = False
 
     @property
     def log(self) -> pathlib.Path:
@@ -57,7 +59,7 @@ SUITES: ty.Final = (
     Suite('functional', "containers on this machine's kernel",
           profile='functional', host=True),
     Suite('cgroup2', 'containers on Debian 13 with cgroup v2, emulated',
-          profile='guest', root=True),
+          profile='guest', root=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud', host=True,
           uses_cloud=True),
 )
