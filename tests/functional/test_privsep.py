@@ -24,10 +24,10 @@ from nova_container.runtime import console
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.runtime import stats
-from nova_container.spec import disk
-from nova_container.spec import limits
 from nova_container.spec import command
+from nova_container.spec import disk
 from nova_container.spec import health
+from nova_container.spec import limits
 from nova_container.spec import network
 from tests import archives
 from tests.functional import base
