@@ -18,6 +18,7 @@ parents, which no one else removes.
 """
 
 import errno
+import functools
 import os
 import re
 
@@ -38,6 +39,7 @@ def hierarchies() -> list[str]:
     return found
 
 
+@functools.cache
 def unified() -> bool:
     """Whether the host has cgroup v2 alone."""
     return os.path.exists(os.path.join(ROOT, 'cgroup.controllers'))

@@ -33,7 +33,7 @@ class Process:
 def _stat(pid: int) -> list[bytes] | None:
     """Fields 3 and on of /proc/pid/stat; None for none and for a zombie."""
     try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
+        with open(f'/proc/{pid}/stat', 'rb', buffering=0) as file:
             # The command's name may hold spaces and brackets.
             fields = file.read().rpartition(b')')[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -92,18 +92,15 @@ def read(container_id: str) -> State:
 
     :raises ContainerNotFound: it is not defined on this host
     """
-    if not exists(container_id):
-        raise exception.ContainerNotFound(
-            f'container {container_id} is not defined on this host')
-    running = _json(place.container_run(container_id, 'run.json'))
+    run_dir = place.container_run(container_id)
+    running = _json(f'{run_dir}/run.json')
     if running is not None:
         init = processes.Process(running['pid'], running['pid_started'])
         monitor = processes.Process(running['monitor'],
                                     running['monitor_started'])
         restarts = running.get('restarts', 0)
         if processes.alive(init):
-            if not os.path.exists(
-                    place.container_run(container_id, 'started')):
+            if not os.path.exists(f'{run_dir}/started'):
                 status = Status.CREATED
             elif _frozen(container_id):
                 status = Status.PAUSED
@@ -114,13 +111,16 @@ def read(container_id: str) -> State:
         if not processes.alive(monitor):
             monitor = None
         code = _exit_code(container_id)
-        oom = (os.path.exists(place.container_run(container_id, 'oom'))
+        oom = (os.path.exists(f'{run_dir}/oom')
                or cgroup.oom_kills(container_id) > 0)
         # Who halts it meanwhile has moved these to the persistent directory.
         ended = _json(place.container_state(container_id, 'exit.json')) or {}
         return State(Status.STOPPED, None, monitor,
                      ended.get('code') if code is None else code,
                      oom or ended.get('oom', False), restarts=restarts)
+    if not exists(container_id):
+        raise exception.ContainerNotFound(
+            f'container {container_id} is not defined on this host')
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))
@@ -141,7 +141,9 @@ def policy(container_id: str) -> policies.Policy:
 
 
 def _health(container_id: str) -> str | None:
-    if policy(container_id).health is None:
+    # Not all of the policy is read: most containers have no check.
+    found = _json(place.container_state(container_id, 'policy.json')) or {}
+    if found.get('health') is None:
         return None
     return health.read(container_id).status
 
@@ -159,8 +161,8 @@ def due(container_id: str) -> int | None:
 
 def _json(path: str) -> dict | None:
     try:
-        with open(path) as file:
-            return json.load(file)
+        with open(path, 'rb', buffering=0) as file:
+            return json.loads(file.read())
     except FileNotFoundError:
         return None
 
@@ -176,11 +178,11 @@ def _exit_code(container_id: str) -> int | None:
 def _frozen(container_id: str) -> bool:
     group = place.cgroup(container_id)
     if cgroup.unified():
-        path, word = f'{cgroup.ROOT}{group}/cgroup.freeze', '1'
+        path, word = f'{cgroup.ROOT}{group}/cgroup.freeze', b'1'
     else:
-        path, word = f'{cgroup.ROOT}/freezer{group}/freezer.state', 'FROZEN'
+        path, word = f'{cgroup.ROOT}/freezer{group}/freezer.state', b'FROZEN'
     try:
-        with open(path) as file:
+        with open(path, 'rb', buffering=0) as file:
             return file.read().strip() == word
     except FileNotFoundError:
         return False

@@ -17,6 +17,7 @@ trust and gives back a checked value, or raises InvalidSpec.
 """
 
 import dataclasses
+import functools
 import types
 import typing
 
@@ -38,11 +39,15 @@ def decode(cls: type[T], data: typing.Any) -> T:
     return _decode(cls, data, cls.__name__)
 
 
+# Told once for each class: it takes far longer than all the rest.
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _decode(kind: typing.Any, data: typing.Any, where: str) -> typing.Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(data, dict):
             raise exception.InvalidSpec(f'{where}: not a mapping')
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         unknown = data.keys() - hints.keys()
         if unknown:
             raise exception.InvalidSpec(

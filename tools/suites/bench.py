@@ -31,9 +31,17 @@ def main(argv: list[str] | None = None) -> int:
     suite.RESULTS.mkdir(exist_ok=True)
     try:
         environment.prepare(_BENCH, _BENCH.log)
+        # tox itself would write of the exit status into the JSON.
+        command.run([environment.TOX, 'run', '--notest', '-e', _BENCH.name],
+                    log=_BENCH.log, env=command.environment())
     except plan.Failure as failure:
         print(f'tools/bench: {failure}', file=sys.stderr)
         return 1
+    python = suite.REPOSITORY / '.tox' / _BENCH.name / 'bin' / 'python'
+    tools = suite.REPOSITORY / 'tools'
     return subprocess.run(
-        [environment.TOX, 'run', '-qq', '-e', _BENCH.name, '--', *words],
-        cwd=suite.REPOSITORY, env=command.environment()).returncode
+        [python, '-m', 'benchmarks', *words], cwd=suite.REPOSITORY,
+        env=command.environment(
+            PYTHONPATH=f'{tools}:{suite.REPOSITORY}',
+            PYTHONDONTWRITEBYTECODE='1',
+            PYTHONWARNINGS='ignore')).returncode
