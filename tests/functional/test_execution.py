@@ -24,6 +24,7 @@ import threading
 from nova_container import exception
 from nova_container.privileged import execution
 from nova_container.privileged import place
+from nova_container.privileged import process as processes
 from nova_container.runtime import attachment
 from nova_container.runtime import engine
 from nova_container.runtime import state
@@ -312,7 +313,9 @@ class AttachmentTest(ExecutionTestCase):
 
     def test_monitor_killed(self):
         container_id = self.run_container(*FOREVER)
-        os.kill(state.read(container_id).monitor.pid, signal.SIGKILL)
+        monitor = state.read(container_id).monitor
+        processes.send_signal(monitor, signal.SIGKILL)
+        processes.wait(monitor, 30)
         with self.assertRaisesRegex(exception.StateConflict, 'monitor'):
             attachment.Attachment(container_id)
 

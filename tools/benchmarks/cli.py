@@ -16,7 +16,9 @@
 import argparse
 import json
 import os
+import signal
 import sys
+import typing
 
 import prettytable
 
@@ -46,6 +48,11 @@ def _table(rows: list[figure.Row]) -> str:
     return table.get_string()
 
 
+def _end(number: int, _frame: object) -> typing.NoReturn:
+    """An end from outside takes the way of an error: all is taken down."""
+    sys.exit(128 + number)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='tools/bench', epilog=_EPILOG,
@@ -63,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
                      + ', '.join(runtime.FIGURES))
     if os.geteuid():
         parser.error('containers are started: run it as root')
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     rows = list(runtime.run(args.n, args.figure))
     if args.format == 'json':
         print(json.dumps([row.row() for row in rows], indent=2))

@@ -147,6 +147,11 @@ class Ours(Engine):
         engine.stop(container_id, _GRACE)
         engine.undefine(container_id)
 
+    @staticmethod
+    def discard(container_id: str) -> None:
+        """Kill and remove it."""
+        engine.undefine(container_id)
+
     def execute(self, container_id: str, *args: str) -> None:
         self.output(container_id, *args)
 

@@ -200,7 +200,7 @@ def _density(bench: Bench) -> cabc.Iterator[figure.Row]:
                          round(_idle_cpu(), 2), '% of a core', target=1)
     finally:
         for container_id in ids:
-            ours.remove(container_id)
+            ours.discard(container_id)
 
 
 def _idle_cpu() -> float:

@@ -13,7 +13,7 @@
 
 """The command ``tools/bench``: what it needs, then ``benchmarks`` in tox."""
 
-import subprocess
+import os
 import sys
 
 from onenode import command
@@ -39,9 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     python = suite.REPOSITORY / '.tox' / _BENCH.name / 'bin' / 'python'
     tools = suite.REPOSITORY / 'tools'
-    return subprocess.run(
-        [python, '-m', 'benchmarks', *words], cwd=suite.REPOSITORY,
-        env=command.environment(
-            PYTHONPATH=f'{tools}:{suite.REPOSITORY}',
-            PYTHONDONTWRITEBYTECODE='1',
-            PYTHONWARNINGS='ignore')).returncode
+    os.chdir(suite.REPOSITORY)
+    os.execve(python, [python, '-m', 'benchmarks', *words],
+              command.environment(
+                  PYTHONPATH=f'{tools}:{suite.REPOSITORY}',
+                  PYTHONDONTWRITEBYTECODE='1', PYTHONWARNINGS='ignore'))
