@@ -93,7 +93,6 @@ class ProcessTest(base.CloudTestCase):
     def test_process_that_ends_makes_the_server_shutoff(self):
         server = self.boot(self.busybox(), metadata={
             'container:command': '/bin/sh -c "sleep 6; exit 1"'})
-        self.active(server)
         self.status(server, 'SHUTOFF')
 
     def test_process_that_ends_at_once(self):
