@@ -20,7 +20,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from unittest import mock
 
 from nova_container import exception
@@ -30,6 +29,7 @@ from nova_container.privileged import linux
 from nova_container.privileged import loop
 from nova_container.privileged import namespace
 from nova_container.privileged import place
+from nova_container.privileged import process as processes
 from nova_container.privileged import quota
 from nova_container.runtime import engine
 from nova_container.runtime import state
@@ -196,15 +196,15 @@ class LifeOfADiskTest(DiskTestCase):
 
     def test_read_by_root_while_it_runs_and_when_halted(self):
         container_id = self.run_container(
-            '/bin/sh', '-c', 'echo seen > /srv/x; exec sleep 1000000',
-            size=_SMALL)
+            '/bin/sh', '-c', 'echo seen > /srv/x; echo written; '
+            'exec sleep 1000000', size=_SMALL)
+        alive = state.read(container_id).process
+        while 'written' not in self.text(container_id):
+            self.assertTrue(processes.alive(alive), self.text(container_id))
 
         def read() -> str:
             with privileged_disk.upper(container_id) as upper:
-                path = pathlib.Path(upper, 'srv/x')
-                while not path.exists():
-                    time.sleep(0.01)
-                return path.read_text()
+                return pathlib.Path(upper, 'srv/x').read_text()
 
         self.assertEqual('seen\n', namespace.with_mounts(read))
         engine.halt(container_id)
