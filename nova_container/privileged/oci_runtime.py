@@ -23,6 +23,7 @@ import re
 import select
 import shutil
 import subprocess
+import typing
 
 from nova_container import exception
 from nova_container.privileged import cgroup
@@ -198,7 +199,8 @@ def _monitored(container_id: str, directory: str, more: list[str],
     return answer['data']
 
 
-def _read_answer(sync, container_id: str) -> dict:
+def _read_answer(sync: typing.BinaryIO,
+                 container_id: str) -> dict[str, typing.Any]:
     """conmon's one line: {"data": pid} or {"data": -1, "message": words}."""
     data = b''
     poll = select.poll()

@@ -31,6 +31,7 @@ import socket
 import struct
 import termios
 import tty
+import typing
 
 from nova_container import exception
 from nova_container.privileged import place
@@ -75,10 +76,10 @@ class Attachment:
                     'run, or its monitor was killed; start it again')
             undo.pop_all()
 
-    def __enter__(self):
+    def __enter__(self) -> typing.Self:
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -164,7 +165,7 @@ def interact(container_id: str, stdin: int, stdout: int, stderr: int) -> bool:
         ready.register(stdin, selectors.EVENT_READ)
         while True:
             for key, _ in ready.select():
-                if key.fileobj is attached:
+                if key.fd == attached.fileno():
                     piece = attached.read()
                     if piece is None:
                         return False
@@ -187,7 +188,7 @@ def _write_all(fd: int, data: bytes) -> None:
 class _DetachKeys:
     """Looks for the keys, also when they come one by one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._last = b''
 
     def seen(self, data: bytes) -> bool:
@@ -210,7 +211,7 @@ def _raw(terminal: int) -> collections.abc.Iterator[None]:
 @contextlib.contextmanager
 def _follow_size(terminal: int,
                  attached: Attachment) -> collections.abc.Iterator[None]:
-    def tell(*_) -> None:
+    def tell(*_: object) -> None:
         rows, columns, _, _ = struct.unpack('HHHH', fcntl.ioctl(
             terminal, termios.TIOCGWINSZ, b'\0' * 8))
         if rows and columns:
