@@ -33,7 +33,7 @@ _PART = re.compile(rb'\x1b\[\d{1,5}(;\d{0,5}){0,2}\Z')
 class ConsoleInput:
     """Takes the sizes out of one viewer's input."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._rest = b''
         self._asked = False
 

@@ -222,7 +222,7 @@ class ConsoleServer:
         self._calls.put(action)
         os.eventfd_write(self._wake, 1)
 
-    def _called(self, _) -> None:
+    def _called(self, _: int) -> None:
         os.eventfd_read(self._wake)
         while not self._calls.empty():
             self._calls.get()()
@@ -269,7 +269,7 @@ class ConsoleServer:
         self._selector.register(console.attached, selectors.EVENT_READ,
                                 functools.partial(self._output, console))
 
-    def _output(self, console: _Console, _) -> None:
+    def _output(self, console: _Console, _: int) -> None:
         try:
             piece = console.attached.read()
         except OSError:
@@ -300,7 +300,7 @@ class ConsoleServer:
             viewer.closing = True
             self._send(viewer, _ENDED)
 
-    def _accept(self, _) -> None:
+    def _accept(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
@@ -328,7 +328,7 @@ class ConsoleServer:
         elif viewer.console is None:
             self._requested(viewer, data)
         elif not viewer.closing:
-            self._typed(viewer, data)
+            self._typed(viewer.console, viewer, data)
 
     def _requested(self, viewer: _Viewer, data: bytes) -> None:
         viewer.request += data
@@ -347,7 +347,7 @@ class ConsoleServer:
         self._send(viewer, b'HTTP/1.1 200 OK\r\n\r\n' + console.history
                    + (viewer.input.ask() if console.terminal else b''))
         if rest:
-            self._typed(viewer, rest)
+            self._typed(console, viewer, rest)
 
     def _find(self, request: bytes) -> _Console | None:
         words = request.decode(errors='replace').split(' ')
@@ -360,16 +360,17 @@ class ConsoleServer:
             return None
         return console
 
-    def _typed(self, viewer: _Viewer, data: bytes) -> None:
+    def _typed(self, console: _Console, viewer: _Viewer,
+               data: bytes) -> None:
         keys, size = viewer.input.feed(data)
-        if not viewer.console.terminal:
+        if not console.terminal:
             return
         if size is not None:
             with contextlib.suppress(exception.StateConflict,
                                      exception.InvalidSpec):
-                viewer.console.attached.resize(*size)
+                console.attached.resize(*size)
         if keys:
-            viewer.console.attached.write_some(keys)
+            console.attached.write_some(keys)
 
     def _send(self, viewer: _Viewer, data: bytes) -> None:
         if data and not viewer.unsent:
