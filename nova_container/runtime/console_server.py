@@ -125,15 +125,17 @@ def _open(container_id: str) -> _Console:
     :raises StateConflict: the container does not run
     """
     engine.require(container_id, state.Status.RUNNING)
-    tail = console_log.text(container_id, _HISTORY)
     if state.policy(container_id).terminal:
-        return _Console(container_id, attachment.OWN, True,
-                        attachment.Attachment(container_id), tail)
+        attached = attachment.Attachment(container_id)
+        return _Console(container_id, attachment.OWN, True, attached,
+                        console_log.text(container_id, _HISTORY))
     try:
         fresh = engine.open_shell(container_id)
     except exception.ProcessInvalid:
-        return _Console(container_id, attachment.OWN, False,
-                        attachment.Attachment(container_id),
+        # Attached first: what is written meanwhile is rather shown twice.
+        attached = attachment.Attachment(container_id)
+        tail = console_log.text(container_id, _HISTORY)
+        return _Console(container_id, attachment.OWN, False, attached,
                         _NO_SHELL + tail.replace(b'\n', b'\r\n'))
     attached = attachment.Attachment(container_id, attachment.SHELL)
     if fresh:
