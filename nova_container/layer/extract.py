@@ -133,9 +133,9 @@ class Extractor:
         """
         for member in self._reader:
             self._entry(member)
-        for path, member in self._directories.items():
-            if member is not None:
-                self._attempt(self._finish_directory, path, member)
+        for path, directory in self._directories.items():
+            if directory is not None:
+                self._attempt(self._finish_directory, path, directory)
         return self._result
 
     def _attempt(self, make: Callable[[bytes, tar.Member], None],
@@ -292,7 +292,7 @@ class Extractor:
 
     def _holes(self, fd: int, member: tar.Member) -> None:
         os.ftruncate(fd, member.size)
-        extents = iter(member.data_map)
+        extents = iter(member.data_map or ())
         offset = left = 0
         for view in self._reader.views():
             while view:

@@ -397,7 +397,7 @@ class Reader:
     @staticmethod
     def _check_map(member: Member) -> None:
         position = total = 0
-        for offset, length in member.data_map:
+        for offset, length in member.data_map or ():
             if offset < position or length < 0:
                 raise ValueError('its map of holes is out of order')
             position = offset + length

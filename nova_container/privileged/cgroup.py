@@ -123,7 +123,7 @@ def has_v2() -> bool:
 
 
 def _pids(group: str) -> set[int]:
-    pids = set()
+    pids: set[int] = set()
     for root in hierarchies():
         for directory, _, files in os.walk(root + group):
             if 'cgroup.procs' in files:
@@ -160,8 +160,8 @@ def oom_kills(container_id: str) -> int:
     count = 0
     for path in files:
         content = read(path)
-        if content is not None:
-            count += int(re.search(r'^oom_kill (\d+)$', content, re.M)[1])
+        for killed in re.findall(r'^oom_kill (\d+)$', content or '', re.M):
+            count += int(killed)
     return count
 
 

@@ -20,6 +20,7 @@ import dataclasses
 import enum
 import json
 import os
+import typing
 
 from nova_container import exception
 from nova_container.privileged import cgroup
@@ -96,8 +97,8 @@ def read(container_id: str) -> State:
     running = _json(f'{run_dir}/run.json')
     if running is not None:
         init = processes.Process(running['pid'], running['pid_started'])
-        monitor = processes.Process(running['monitor'],
-                                    running['monitor_started'])
+        monitor: processes.Process | None = processes.Process(
+            running['monitor'], running['monitor_started'])
         restarts = running.get('restarts', 0)
         if processes.alive(init):
             if not os.path.exists(f'{run_dir}/started'):
@@ -108,7 +109,7 @@ def read(container_id: str) -> State:
                 status = Status.RUNNING
             return State(status, init, monitor,
                          health=_health(container_id), restarts=restarts)
-        if not processes.alive(monitor):
+        if monitor and not processes.alive(monitor):
             monitor = None
         code = _exit_code(container_id)
         oom = (os.path.exists(f'{run_dir}/oom')
@@ -159,7 +160,7 @@ def due(container_id: str) -> int | None:
     return ended.get('due')
 
 
-def _json(path: str) -> dict | None:
+def _json(path: str) -> dict[str, typing.Any] | None:
     try:
         with open(path, 'rb', buffering=0) as file:
             return json.loads(file.read())
