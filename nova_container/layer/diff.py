@@ -27,6 +27,7 @@ import dataclasses
 import errno
 import os
 import stat
+from typing import Any
 
 from nova_container import exception
 from nova_container.layer import extract
@@ -164,7 +165,7 @@ class Diff:
                       **_fields(status))
         return False
 
-    def _add(self, kind: bytes, name: bytes, **fields) -> None:
+    def _add(self, kind: bytes, name: bytes, **fields: Any) -> None:
         self._result.entries += 1
         self._writer.add(kind, name, **fields)
 

@@ -20,9 +20,16 @@ import hashlib
 import io
 import queue
 import threading
+from typing import BinaryIO
+from typing import cast
+from typing import Protocol
+from typing import TYPE_CHECKING
 
 import isal.igzip
 import zstandard
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 _BLOCK = 256 * 1024
 _QUEUED = 4
@@ -39,16 +46,26 @@ class _Blob(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: 'Buffer', /) -> int:
         view = memoryview(data)
+        total = len(view)
         self.hash.update(view)
         self.size += len(view)
         while view:
             view = view[self._file.write(view):]
-        return len(data)
+        return total
 
 
-def _compressed(blob: _Blob, compression: str) -> io.RawIOBase:
+class _Stream(Protocol):
+
+    def write(self, data: bytes, /) -> int:
+        """Append ``data``."""
+
+    def close(self) -> None:
+        """What is left goes out."""
+
+
+def _compressed(blob: _Blob, compression: str) -> _Stream:
     match compression:
         case 'none':
             return blob
@@ -57,8 +74,8 @@ def _compressed(blob: _Blob, compression: str) -> io.RawIOBase:
             return isal.igzip.IGzipFile(filename='', fileobj=blob, mode='wb',
                                         mtime=0)
         case 'zstd':
-            return zstandard.ZstdCompressor().stream_writer(blob,
-                                                            closefd=False)
+            return zstandard.ZstdCompressor().stream_writer(
+                cast(BinaryIO, blob), closefd=False)
         case _:
             raise ValueError(compression)
 

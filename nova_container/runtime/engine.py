@@ -23,6 +23,7 @@ no process ever runs without its network.
 """
 
 import dataclasses
+import typing
 
 from nova_container import exception
 from nova_container.privileged import container
@@ -104,7 +105,8 @@ def halt(container_id: str, restarts: int | None = None) -> None:
     container.halt(container_id, restarts)
 
 
-def diff(container_id: str, spool: str, compression: str) -> dict:
+def diff(container_id: str, spool: str,
+         compression: str) -> dict[str, typing.Any]:
     """Write the writable layer to a spool file; see ``privileged.diff``.
 
     What runs is held still only meanwhile.
