@@ -45,6 +45,7 @@ from nova_container.privileged import console_log
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import freezer
 from nova_container.privileged import identity
 from nova_container.privileged import initial
 from nova_container.privileged import linux
@@ -720,6 +721,7 @@ def recover() -> list[str]:
     for name in os.listdir(place.state('trash')):
         _empty_trash(name)
     for container_id in os.listdir(place.run('c')):
+        freezer.recover(container_id)
         defined = os.path.exists(
             place.container_state(container_id, 'spec.json'))
         halting = _halting(container_id)
