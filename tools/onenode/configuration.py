@@ -47,6 +47,7 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'rabbitmq_port': plan.PORTS['rabbitmq'],
         'rabbitmq_distribution_port': plan.PORTS['rabbitmq-distribution'],
         'region': plan.REGION,
+        'serialproxy_port': plan.PORTS['nova-serialproxy'],
         'southbound': layout.southbound,
         'transport_url': f'rabbit://openstack:{secret["rabbitmq"]}'
                          f'@{plan.MANAGEMENT}:{plan.PORTS["rabbitmq"]}/',

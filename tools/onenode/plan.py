@@ -54,6 +54,7 @@ PORTS = {
     'horizon': 8080,
     'nova-api': 8774,
     'nova-metadata': 8775,
+    'nova-serialproxy': 6083,
     'placement': 8778,
     'glance': 9292,
     'neutron-api': 9696,

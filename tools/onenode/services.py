@@ -280,6 +280,14 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
     yield wsgi('nova-metadata', 'nova.wsgi.metadata',
                ('database nova', 'rabbitmq', 'nova-api'),
                ('nova/nova.conf',), nova)
+    yield Service(
+        'nova-serialproxy',
+        (f'{venv}/nova-serialproxy', '--config-file', f'{etc}/nova/nova.conf'),
+        needs=('database nova', 'rabbitmq', 'management network'),
+        ready=Listens((plan.MANAGEMENT, plan.PORTS['nova-serialproxy'])),
+        configs=(etc / 'nova/nova.conf',),
+        # The proxies alone would still use eventlet.
+        env=(('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true'),))
     neutron = (('OS_NEUTRON_CONFIG_FILES',
                 f'{etc}/neutron/neutron.conf;{etc}/neutron/ml2_conf.ini'),)
     ovn = ('database neutron', 'rabbitmq', 'ovn-northd', 'keystone')
