@@ -132,6 +132,20 @@ def _pids(group: str) -> set[int]:
     return pids - {0}
 
 
+def frozen(container_id: str) -> bool:
+    """Whether all processes of a container are held still."""
+    group = place.cgroup(container_id)
+    if unified():
+        path, word = f'{ROOT}{group}/cgroup.freeze', b'1'
+    else:
+        path, word = f'{ROOT}/freezer{group}/freezer.state', b'FROZEN'
+    try:
+        with open(path, 'rb', buffering=0) as file:
+            return file.read().strip() == word
+    except FileNotFoundError:
+        return False
+
+
 def oom_kills(container_id: str) -> int:
     """How many processes the kernel has ended for want of memory.
 

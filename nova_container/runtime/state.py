@@ -103,7 +103,7 @@ def read(container_id: str) -> State:
         if processes.alive(init):
             if not os.path.exists(f'{run_dir}/started'):
                 status = Status.CREATED
-            elif _frozen(container_id):
+            elif cgroup.frozen(container_id):
                 status = Status.PAUSED
             else:
                 status = Status.RUNNING
@@ -174,19 +174,6 @@ def _exit_code(container_id: str) -> int | None:
             return int(file.read())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _frozen(container_id: str) -> bool:
-    group = place.cgroup(container_id)
-    if cgroup.unified():
-        path, word = f'{cgroup.ROOT}{group}/cgroup.freeze', b'1'
-    else:
-        path, word = f'{cgroup.ROOT}/freezer{group}/freezer.state', b'FROZEN'
-    try:
-        with open(path, 'rb', buffering=0) as file:
-            return file.read().strip() == word
-    except FileNotFoundError:
-        return False
 
 
 def ended_unattended(container_id: str) -> bool:
