@@ -302,7 +302,8 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
                  'heat/heat.conf')
     yield wsgi('horizon', 'openstack_dashboard.wsgi',
                ('horizon files', 'keystone'),
-               ('horizon/local_settings.py',), path='/auth/login/',
+               ('horizon/local_settings.py', layout.done / 'horizon'),
+               path='/auth/login/',
                arguments=('--static-map',
                           f'/static={layout.data}/horizon/static'))
     if not cloud.volumes:
