@@ -36,7 +36,7 @@ CONFIG_TYPES = frozenset((
     'application/vnd.oci.image.config.v1+json',
     'application/vnd.docker.container.image.v1+json',
 ))
-COMPRESSIONS = ('none', 'gzip', 'zstd')
+COMPRESSIONS = ('none', 'gzip', 'zstd', 'xz')
 
 # media type -> compression
 LAYER_TYPES = {

@@ -92,9 +92,12 @@ def _spool_file(name: str) -> Iterator[int]:
         os.close(spool)
 
 
-def _run_unpacker(diff_id: digest.Digest, spool: int, directory: str,
+def _run_unpacker(what: str, spool: int, directory: str,
                   **job: typing.Any) -> dict[str, typing.Any]:
-    """Run the unpacker; its result, once the digest is what it should be."""
+    """Run the unpacker; its result.
+
+    :param what: names what is unpacked in errors
+    """
     namespace = userns.create(place.ids().layers())
     try:
         done = subprocess.run(
@@ -107,18 +110,24 @@ def _run_unpacker(diff_id: digest.Digest, spool: int, directory: str,
     if done.returncode != 0:
         words = done.stderr.decode(errors='replace').strip()[-2000:]
         raise exception.ContainerError(
-            f'layer {diff_id.short}: the unpacker ended with '
-            f'{done.returncode}: {words}')
+            f'{what}: the unpacker ended with {done.returncode}: {words}')
     result = json.loads(done.stdout)
     if 'error' in result:
         kind = getattr(exception, result['error'])
-        raise kind(f'layer {diff_id.short}: {result["message"]}')
-    if result['diff_id'] != diff_id:
-        raise exception.ImageInvalid(
-            f'layer {diff_id.short}: its content has the digest '
-            f'{digest.Digest(result["diff_id"]).short}; the image is damaged, '
-            'upload it again')
+        raise kind(f'{what}: {result["message"]}')
     return result
+
+
+def _check_digests(diff_id: digest.Digest, blob_digest: str,
+                   result: dict[str, typing.Any]) -> None:
+    for what, wanted, key in (('content', diff_id, 'diff_id'),
+                              ('blob', blob_digest, 'blob_digest')):
+        found = digest.Digest(result[key])
+        if wanted and found != digest.Digest(wanted):
+            raise exception.ImageInvalid(
+                f'layer {diff_id.short}: its {what} has the digest '
+                f'{found.short}, not {digest.Digest(wanted).short}; the image '
+                'is damaged, upload it again')
 
 
 def _remove_tree(path: str) -> None:
@@ -174,13 +183,11 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
             os.chmod(tree, 0o755)
             owner = place.ids().layers().outside
             os.chown(tree, owner, owner)
-            disk = os.statvfs(tree)
-            bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
             result = _run_unpacker(
-                diff_id, archive, tree, **job, extract=True,
-                max_bytes=max_bytes,
-                max_stream=bound * _STREAM_FACTOR + _STREAM_EXTRA)
-            _check_blob(diff_id, blob_digest, result)
+                f'layer {diff_id.short}', archive, tree, **job,
+                task='unpack', max_bytes=max_bytes,
+                max_stream=_stream_limit(tree, max_bytes))
+            _check_digests(diff_id, blob_digest, result)
             with open(os.path.join(path, 'layer.json'), 'w') as file:
                 json.dump({**result, 'boot_id': _boot_id()}, file)
             try:
@@ -215,13 +222,41 @@ def verify(spool: str, diff_id: str, offset: int, size: int, compression: str,
     with _spool_file(spool) as archive, _workplace() as empty:
         try:
             result = _run_unpacker(
-                diff_id, archive, empty, **job, extract=False, max_bytes=0,
-                max_stream=known['stream'])
+                f'layer {diff_id.short}', archive, empty, **job,
+                task='verify', max_bytes=0, max_stream=known['stream'])
         except exception.ImageTooBig:
             raise exception.ImageInvalid(
                 f'layer {diff_id.short}: its content is longer than what has '
                 'this digest; the image is damaged, upload it again')
-    _check_blob(diff_id, blob_digest, result)
+    _check_digests(diff_id, blob_digest, result)
+
+
+@context.entrypoint
+def survey(spool: str, size: int, compression: str,
+           max_bytes: int) -> dict[str, typing.Any]:
+    """What a tar holds of which nobody has told the digest.
+
+    :param spool: name of a file in the spool directory
+    :param size: of the file, bytes
+    :param compression: one of ``manifest.COMPRESSIONS``
+    :param max_bytes: limit of what it may use on disk, once unpacked
+    :returns: its ``diff_id``, and the fields of ``survey.Survey``
+    :raises ImageInvalid: damaged or malformed
+    :raises ImageTooBig: larger than anything of ``max_bytes``
+    """
+    job = _job(0, size, compression)
+    max_bytes = _check('max_bytes', max_bytes, 0)
+    with _spool_file(spool) as archive, _workplace() as empty:
+        return _run_unpacker(
+            'root file system', archive, empty, **job, task='survey',
+            max_bytes=0, max_stream=_stream_limit(empty, max_bytes))
+
+
+def _stream_limit(directory: str, max_bytes: int) -> int:
+    """How long a tar may be whose files use ``max_bytes`` there."""
+    disk = os.statvfs(directory)
+    bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
+    return bound * _STREAM_FACTOR + _STREAM_EXTRA
 
 
 def _job(offset: int, size: int, compression: str) -> dict[str, typing.Any]:
@@ -232,16 +267,6 @@ def _job(offset: int, size: int, compression: str) -> dict[str, typing.Any]:
     return {'offset': _check('offset', offset, 0),
             'size': _check('size', size, 0),
             'compression': compression}
-
-
-def _check_blob(diff_id: digest.Digest, wanted: str,
-                result: dict[str, typing.Any]) -> None:
-    if wanted and result['blob_digest'] != digest.Digest(wanted):
-        raise exception.ImageInvalid(
-            f'layer {diff_id.short}: its blob has the digest '
-            f'{digest.Digest(result["blob_digest"]).short}, not '
-            f'{digest.Digest(wanted).short}; the image is damaged, upload it '
-            'again')
 
 
 def _read_result(path: str) -> dict[str, typing.Any] | None:

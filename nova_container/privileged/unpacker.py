@@ -45,6 +45,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from nova_container import exception  # noqa: E402
 from nova_container.layer import extract  # noqa: E402
 from nova_container.layer import stream  # noqa: E402
+from nova_container.layer import survey  # noqa: E402
 from nova_container.layer import tar  # noqa: E402
 
 _CLONE_NEWNS = 0x00020000
@@ -92,7 +93,8 @@ def _enter_sandbox(userns: int) -> None:
 class Job:
     """What to do, as the parent's first argument says in JSON.
 
-    :param extract: False: only compute the digests
+    :param task: ``unpack``; or write nothing, and compute the digests alone
+        (``verify``), or tell as well what there is (``survey``)
     :param max_bytes: limit of what is on disk in the end
     :param max_stream: limit of the decompressed stream
     """
@@ -101,7 +103,7 @@ class Job:
     offset: int
     size: int
     compression: str
-    extract: bool
+    task: str
     max_bytes: int
     max_stream: int
 
@@ -109,12 +111,15 @@ class Job:
 def _work(job: Job) -> dict[str, object]:
     layer = stream.LayerStream(sys.stdin.fileno(), job.offset, job.size,
                                job.compression, job.max_stream)
-    result = extract.Result()
-    if job.extract:
-        result = extract.Extractor(tar.Reader(layer), job.max_bytes).run()
+    found: dict[str, object] = {}
+    if job.task == 'unpack':
+        found = dataclasses.asdict(
+            extract.Extractor(tar.Reader(layer), job.max_bytes).run())
+    elif job.task == 'survey':
+        found = dataclasses.asdict(survey.survey(tar.Reader(layer)))
     layer.drain()
     return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
-            'stream': layer.size, **dataclasses.asdict(result)}
+            'stream': layer.size, **found}
 
 
 def main() -> None:
