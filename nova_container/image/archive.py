@@ -25,6 +25,7 @@ version 25, is read as one: all its blobs have digests.
 """
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import os
@@ -236,7 +237,8 @@ def read(fd: int, host: platform.Platform) -> Archive | RootFileSystem:
 
 
 def _archive(raw_config: bytes,
-             blobs: list[tuple[_Place, str, digest.Digest | None]]) -> Archive:
+             blobs: Sequence[tuple[_Place, str, digest.Digest | None]]
+             ) -> Archive:
     config = image_config.ImageConfig.from_json(raw_config)
     if len(blobs) != len(config.diff_ids):
         raise exception.ImageInvalid(

@@ -23,6 +23,7 @@ import lzma
 import os
 import queue
 import threading
+from typing import Any, BinaryIO, cast
 import zlib
 
 import isal.igzip
@@ -56,7 +57,7 @@ class Slice(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:
+    def readinto(self, buffer: Any) -> int:
         left = self._end - self._position
         view = memoryview(buffer)[:left]
         if not view:
@@ -80,7 +81,8 @@ def _decompressed(blob: Slice, compression: str) -> Iterator[bytes]:
         case 'zstd':
             read = zstandard.ZstdDecompressor(
                 max_window_size=_ZSTD_WINDOW).stream_reader(
-                    blob, read_size=_BLOCK, read_across_frames=True).read
+                    cast(BinaryIO, blob), read_size=_BLOCK,
+                    read_across_frames=True).read
         case 'xz':
             yield from _unxz(blob)
             return
@@ -92,12 +94,12 @@ def _decompressed(blob: Slice, compression: str) -> Iterator[bytes]:
 
 def _unxz(blob: Slice) -> Iterator[bytes]:
     """Streams one after another, zeros between them (xz-file-format.txt)."""
-    data = blob.read(_BLOCK)
+    data = blob.read(_BLOCK) or b''
     while data:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
         while not decoder.eof:
             if not data and decoder.needs_input:
-                data = blob.read(_BLOCK)
+                data = blob.read(_BLOCK) or b''
                 if not data:
                     raise EOFError('it ends early')
             if piece := decoder.decompress(data, _BLOCK):
@@ -187,7 +189,8 @@ class LayerStream:
             # Bytes after the end of the compressed stream count as well.
             while self._blob.read(_BLOCK):
                 pass
-        except (OSError, EOFError, zlib.error, isal.isal_zlib.error,
+        except (OSError, EOFError, zlib.error,
+                isal.isal_zlib.error,  # type: ignore[misc]
                 lzma.LZMAError, zstandard.ZstdError) as e:
             self._queue.put(exception.ImageInvalid(
                 f'its {self._compression} data is damaged: {e}'))
