@@ -54,7 +54,7 @@ class LayerBlob:
 
     :param offset: in the archive, bytes
     :param size: as stored, bytes
-    :param compression: one of ``oci.manifest.COMPRESSIONS``
+    :param compression: one of ``oci.manifest.READABLE``
     :param blob_digest: of the bytes as stored, where the format tells it
     """
 
@@ -83,7 +83,7 @@ class RootFileSystem:
     """Not an image: a tar of what may be a root file system.
 
     :param size: of the file, bytes
-    :param compression: one of ``oci.manifest.COMPRESSIONS``
+    :param compression: one of ``oci.manifest.READABLE``
     """
 
     size: int
@@ -176,7 +176,7 @@ class _Members:
         :raises ImageInvalid: in a way that is not supported
         """
         found = _compression(self._fd, place)
-        if found not in manifest.COMPRESSIONS:
+        if found not in manifest.READABLE:
             raise exception.ImageInvalid(
                 f'a layer is compressed with {found}; save the image again '
                 'with plain, gzip or zstd layers')
@@ -222,7 +222,7 @@ def read(fd: int, host: platform.Platform) -> Archive | RootFileSystem:
                 'and save it again')
         else:
             return RootFileSystem(size, compression)
-    elif compression in manifest.COMPRESSIONS:
+    elif compression in manifest.READABLE:
         return RootFileSystem(size, compression)
     else:
         raise exception.ImageInvalid(

@@ -114,7 +114,7 @@ class LayerStream:
     """A ``tar.Source`` over a compressed layer.
 
     :param fd: of a seekable file, read from ``offset`` for ``size`` bytes
-    :param compression: one of ``oci.manifest.COMPRESSIONS``
+    :param compression: one of ``oci.manifest.READABLE``
     :param limit: how many decompressed bytes to put up with
     :ivar size: decompressed bytes so far
     """

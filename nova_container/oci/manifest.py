@@ -36,7 +36,9 @@ CONFIG_TYPES = frozenset((
     'application/vnd.oci.image.config.v1+json',
     'application/vnd.docker.container.image.v1+json',
 ))
-COMPRESSIONS = ('none', 'gzip', 'zstd', 'xz')
+COMPRESSIONS = ('none', 'gzip', 'zstd')
+# Of root file systems, too: LXC templates have it.
+READABLE = (*COMPRESSIONS, 'xz')
 
 # media type -> compression
 LAYER_TYPES = {

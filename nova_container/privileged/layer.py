@@ -63,12 +63,12 @@ def _check(name: str, value: int, low: int, high: int = _BYTES_MAX) -> int:
     return value
 
 
-def check_compression(compression: str) -> str:
-    """``compression`` itself, if it is one of ``manifest.COMPRESSIONS``."""
-    if compression not in manifest.COMPRESSIONS:
+def check_compression(compression: str,
+                      known: tuple[str, ...] = manifest.COMPRESSIONS) -> str:
+    """``compression`` itself, if it is one of those known."""
+    if compression not in known:
         raise exception.ContainerError(
-            f'layer: compression {compression!r} is not one of '
-            f'{manifest.COMPRESSIONS}')
+            f'layer: compression {compression!r} is not one of {known}')
     return compression
 
 
@@ -156,7 +156,7 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     :param diff_id: digest of the layer's tar stream
     :param offset: where in the file the layer starts, bytes
     :param size: its length as stored, bytes
-    :param compression: one of ``manifest.COMPRESSIONS``
+    :param compression: one of ``manifest.READABLE``
     :param max_bytes: limit of what it may use on disk
     :param blob_digest: digest of the bytes as stored, if known
     :returns: ``bytes`` on disk, ``entries``, ``dropped`` device nodes,
@@ -231,7 +231,7 @@ def survey(spool: str, size: int, compression: str,
 
     :param spool: name of a file in the spool directory
     :param size: of the file, bytes
-    :param compression: one of ``manifest.COMPRESSIONS``
+    :param compression: one of ``manifest.READABLE``
     :param max_bytes: limit of what it may use on disk, once unpacked
     :returns: its ``diff_id``, and the fields of ``survey.Survey``
     :raises ImageInvalid: damaged or malformed
@@ -239,7 +239,7 @@ def survey(spool: str, size: int, compression: str,
     """
     _check('size', size, 0)
     _check('max_bytes', max_bytes, 0)
-    check_compression(compression)
+    check_compression(compression, manifest.READABLE)
     with confined.spool_file(spool) as archive, _workplace() as empty:
         return confined.run(
             'root file system', place.ids().layers(), empty, archive,
@@ -268,7 +268,8 @@ def check_place(offset: int, size: int,
     """Where a layer is in an archive, checked."""
     return {'offset': _check('offset', offset, 0),
             'size': _check('size', size, 0),
-            'compression': check_compression(compression)}
+            'compression': check_compression(compression,
+                                             manifest.READABLE)}
 
 
 def _check_blob(diff_id: digest.Digest, wanted: str,
