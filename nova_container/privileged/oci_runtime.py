@@ -115,7 +115,8 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
 
     The process of the container is held until ``start``. conmon gets a
     control group of its own and no descriptor but its pipes, and outlives us.
-    To be called in the containers' mount namespace.
+    To be called where the container's mounts are, which is where conmon
+    stays.
 
     :param terminal: whether config.json asks for one
     :returns: process ids of the container's first process and of conmon
