@@ -22,9 +22,9 @@ keeps copies of them, and they survive our own restart. Mounts of the host
 still arrive there (its propagation is slave).
 
 A program that is to stay in a container's mounts gets a namespace with those
-alone (``with_tree``): who makes itself a mount namespace copies all of the one
-it is in, and the OCI runtime reads the list of them more than once, so starting
-a container would take the longer the more of them run.
+alone (``with_tree``): the OCI runtime copies the namespace it is in and reads
+its list of mounts more than once, so starting a container would take the
+longer the more of them run.
 """
 
 import collections.abc
