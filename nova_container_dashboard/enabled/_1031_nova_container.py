@@ -14,7 +14,8 @@
 
 FEATURE = 'nova_container_dashboard'
 ADD_INSTALLED_APPS = ['nova_container_dashboard']
-ADD_JS_FILES = ['nova_container_dashboard/usage.js']
+ADD_JS_FILES = ['nova_container_dashboard/images.js',
+                'nova_container_dashboard/usage.js']
 ADD_SCSS_FILES = ['nova_container_dashboard/container.scss']
 EXTRA_TABS = {
     'openstack_dashboard.dashboards.project.instances.tabs.'
