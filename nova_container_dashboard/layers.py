@@ -10,10 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The layers of an image in Glance, without fetching the whole of it.
+"""The layers of an archive, without reading the whole of it.
 
-An archive's table of contents and its JSON documents are a few kilobytes
-among hundreds of megabytes of layers, so they are read by HTTP ranges.
+Its table of contents and its JSON documents are a few kilobytes among
+hundreds of megabytes of layers. Both are a tenant's, so all is bounded.
 """
 
 import dataclasses
@@ -22,13 +22,9 @@ import json
 import tarfile
 import typing as ty
 
-from django.core import cache
-from openstack_dashboard.api import glance
-
 _DOCUMENT_MAX = 4 << 20
 _MEMBERS_MAX = 2000
 _REQUESTS_MAX = 500
-_BUFFER = 16 << 10
 
 
 class Unreadable(Exception):
@@ -131,28 +127,3 @@ class _Archive:
             history = [''] * len(digests)
         return [Layer(str(digest), int(size), str(text))
                 for digest, size, text in zip(digests, sizes, history)]
-
-
-def of(request: ty.Any, image: ty.Any) -> list[Layer]:
-    """The layers of an image that the user may read."""
-    if image is None:
-        return []
-    # Its data never changes, but another user may not be allowed to read it.
-    key = f'nova-container-layers-{request.user.id}-{image.id}'
-    found = cache.cache.get(key)
-    if found is None:
-        client = glance.glanceclient(request).http_client
-
-        def fetch(offset: int, size: int) -> bytes:
-            response, body = client.get(
-                f'/v2/images/{image.id}/file',
-                headers={'Range': f'bytes={offset}-{offset + size - 1}'})
-            if response.status_code != 206:
-                response.close()
-                raise Unreadable('Glance does not serve parts of images')
-            return b''.join(body)
-
-        file = io.BufferedReader(Ranges(fetch, image.size), _BUFFER)
-        found = read(ty.cast(ty.BinaryIO, file))
-        cache.cache.set(key, found, 24 * 3600)
-    return found

@@ -12,14 +12,19 @@
 
 """The tab on the page of a server."""
 
+import logging
+
 from django.utils.translation import gettext_lazy as _
 from horizon import exceptions
 from horizon import tabs
 from openstack_dashboard import api
 
 from nova_container_dashboard import container
+from nova_container_dashboard import image as images
 from nova_container_dashboard import layers
 from nova_container_dashboard import rest  # noqa: F401 registers its address
+
+LOG = logging.getLogger(__name__)
 
 
 class ContainerTab(tabs.Tab):
@@ -52,7 +57,10 @@ class ContainerTab(tabs.Tab):
         self._image_kind()
         found = []
         try:
-            found = layers.of(request, self._image)
+            found = images.layers_of(request, self._image)
+        except layers.Unreadable as e:
+            LOG.info('The layers of image %s cannot be told: %s',
+                     self._image.id, e)
         except Exception:
             exceptions.handle(request, _('Unable to read the layers of the '
                                          'image.'))

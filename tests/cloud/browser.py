@@ -16,13 +16,14 @@ Elements are looked for by what is written on them, or by the names that
 Horizon gives them; each wait ends.
 """
 
+import json
 import pathlib
 import shutil
 import tempfile
 import typing as ty
 
-from selenium import webdriver
 from selenium.common import exceptions
+from selenium import webdriver
 from selenium.webdriver.chrome import service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -145,7 +146,6 @@ class Browser:
 
     def hosts(self) -> set[str]:
         """Who was asked for something since the last call."""
-        import json
         found = set()
         for entry in self.driver.get_log('performance'):
             message = json.loads(entry['message'])['message']

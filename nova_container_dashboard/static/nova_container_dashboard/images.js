@@ -11,7 +11,7 @@
  * License for the specific language governing permissions and limitations
  * under the License.
  */
-/* Draws what a container uses, from counters that are asked for regularly.
+/* Horizon knows what "Docker" is, and leaves it out of the list of formats. */
 (function () {
   'use strict';
 
