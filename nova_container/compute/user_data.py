@@ -89,8 +89,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _wrong(node: yaml.Node, message: str) -> exception.InvalidSpec:
-    return exception.InvalidSpec(
-        f'user data, line {node.start_mark.line + 1}: {message}')
+    line = node.start_mark.line + 1 if node.start_mark else 1
+    return exception.InvalidSpec(f'user data, line {line}: {message}')
 
 
 def _check_shape(said: bytes) -> None:
