@@ -11,12 +11,28 @@
  * License for the specific language governing permissions and limitations
  * under the License.
  */
-/* Horizon knows what "Docker" is, and leaves it out of the list of formats. */
+/* Horizon offers those of its image formats that are disk formats of Glance,
+   and "docker" is a container format there. */
 (function () {
   'use strict';
 
-  angular.module('horizon.app.core.images')
-    .config(['horizon.app.core.images.imageFormats', function (formats) {
-      formats.docker = gettext('Docker');
-    }]);
+  var SETTINGS = 'horizon.app.core.openstack-service-api.settings';
+
+  function addDocker($delegate) {
+    var get = $delegate.getSettings;
+    $delegate.getSettings = function () {
+      return get.apply($delegate, arguments).then(function (settings) {
+        var formats = settings.OPENSTACK_IMAGE_FORMATS;
+        if (formats && formats.indexOf('docker') < 0) {
+          formats.push('docker');
+        }
+        return settings;
+      });
+    };
+    return $delegate;
+  }
+
+  angular.module('horizon.app.core.images').config(['$provide', function ($provide) {
+    $provide.decorator(SETTINGS, ['$delegate', addDocker]);
+  }]);
 }());
