@@ -72,8 +72,7 @@ class DashboardTest(base.CloudTestCase):
             for row in window.driver.find_elements(
                     By.CSS_SELECTOR, '.transfer-available tr'):
                 if row.is_displayed() and text in row.text.split():
-                    row.find_element(
-                        By.CSS_SELECTOR, 'button .fa-arrow-up').click()
+                    row.find_elements(By.TAG_NAME, 'button')[-1].click()
                     return True
             return False
         window.wait(attempt)

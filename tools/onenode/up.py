@@ -284,6 +284,8 @@ class Up:
             for kind in ('enabled', 'local_settings.d'):
                 links |= {package / 'local' / kind / file.name: file
                           for file in (files / kind).glob('_[0-9]*.py')}
+            links |= {package / file.relative_to(files): file
+                      for file in (files / 'conf').rglob('*.yaml')}
         for link, target in links.items():
             link.unlink(missing_ok=True)
             link.symlink_to(target)

@@ -16,7 +16,7 @@
 (function () {
   'use strict';
 
-  var SETTINGS = 'horizon.app.core.openstack-service-api.settings';
+  var SERVICES = 'horizon.app.core.openstack-service-api';
 
   function addDocker($delegate) {
     var get = $delegate.getSettings;
@@ -32,7 +32,7 @@
     return $delegate;
   }
 
-  angular.module('horizon.app.core.images').config(['$provide', function ($provide) {
-    $provide.decorator(SETTINGS, ['$delegate', addDocker]);
+  angular.module(SERVICES).config(['$provide', function ($provide) {
+    $provide.decorator(SERVICES + '.settings', ['$delegate', addDocker]);
   }]);
 }());
