@@ -20,6 +20,7 @@ from nova_container.spec import container
 from nova_container.spec import health
 from nova_container.spec import network
 from nova_container.spec import restart
+from nova_container.spec import volume
 
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
@@ -131,7 +132,9 @@ def name_servers(network_info) -> network.Dns:
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          cpuset: str | None = None) -> container.ContainerSpec:
+          cpuset: str | None = None,
+          volumes: tuple[volume.Attachment, ...] = ()
+          ) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
@@ -163,4 +166,5 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         privileged=granted('container:privileged'),
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
-        health=healthcheck(image))
+        health=healthcheck(image),
+        volumes=volumes)

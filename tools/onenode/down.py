@@ -114,7 +114,7 @@ class Down:
         compute_node.remove_shared_mount(self.layout)
         block_storage.remove_links(self.layout)
         compute_node.unmount_below(self.layout.run)
-        compute_node.unmount_below(self.layout.root)
+        compute_node.unmount_below(self.layout.data)
         shutil.rmtree(self.layout.run, ignore_errors=True)
 
     def remove_cgroups(self) -> bool:
