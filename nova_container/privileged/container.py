@@ -104,6 +104,12 @@ def runs(container_id: str) -> bool:
     return found is not None and process.alive(found)
 
 
+def monitor(container_id: str) -> process.Process | None:
+    """The container's monitor; None if none runs."""
+    found = _process(container_id, 'monitor')
+    return found if found is not None and process.alive(found) else None
+
+
 def layer_path(diff_id: str) -> str:
     """Directory of a layer's tree."""
     algorithm, _, value = diff_id.partition(':')

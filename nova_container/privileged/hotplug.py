@@ -92,31 +92,39 @@ def _save(spec: container_spec.ContainerSpec) -> None:
 
 def _plug(container_id: str, wish: volume_spec.Attachment) -> None:
     ids = container.id_map(container_id)
-    if wish.path is None:
-        device = namespace.with_mounts(volume.make_node, container_id, wish,
-                                       ids.outside)
-        _let_through(container_id, device, True)
-        tree = namespace.with_mounts(linux.open_tree, device.node)
-        steps, path = _make_file, device.path
-    else:
-        target = namespace.with_mounts(volume.mount, container_id, wish,
-                                       wish.path, ids)
-        tree = namespace.with_mounts(linux.open_tree, target)
-        steps, path = _make_directory, wish.path
-    try:
-        _inside(container_id, _put, steps, tree, path, ids)
-    finally:
-        os.close(tree)
+    with contextlib.ExitStack() as undo:
+        if wish.path is None:
+            device = namespace.with_mounts(volume.make_node, container_id,
+                                           wish, ids.outside)
+            _let_through(container_id, device, True)
+            undo.callback(_let_through, container_id, device, False)
+            source, make, path = device.node, _make_file, device.path
+        else:
+            source = namespace.with_mounts(volume.mount, container_id, wish,
+                                           wish.path, ids)
+            undo.callback(namespace.with_mounts, _unmount, source)
+            make, path = _make_directory, wish.path
+        tree = namespace.with_mounts(linux.open_tree, source)
+        try:
+            _inside(container_id, _put, make, tree, path, ids)
+        finally:
+            os.close(tree)
+        undo.pop_all()
 
 
 def _inside(container_id: str, steps: typing.Callable[..., None],
             *args: typing.Any) -> None:
-    first = container.require_process(container_id)
-    fd = os.open(f'/proc/{first.pid}/ns/mnt', os.O_RDONLY | os.O_CLOEXEC)
+    """``steps`` where the container's processes see the file system."""
+    _where(container.require_process(container_id), steps, *args)
+
+
+def _where(seen_by: process.Process, steps: typing.Callable[..., None],
+           *args: typing.Any) -> None:
+    fd = os.open(f'/proc/{seen_by.pid}/ns/mnt', os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if not process.alive(first):
+        if not process.alive(seen_by):
             raise exception.StateConflict(
-                f'container {container_id} has just ended')
+                f'process {seen_by.pid} of the container has just ended')
         namespace.with_mounts_of(fd, steps, *args)
     finally:
         os.close(fd)
@@ -166,8 +174,12 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
         return
     if running:
         _inside(container_id, _take_mount, gone.path, found.number)
-    namespace.with_mounts(_unmount, volume.mount_point(container_id,
-                                                       gone.volume))
+    target = volume.mount_point(container_id, gone.volume)
+    namespace.with_mounts(_unmount, target)
+    monitor = container.monitor(container_id)
+    if monitor is not None:
+        # It has a copy of all that was mounted when the container began.
+        _where(monitor, _unmount, target)
     volume.require_unused(found.path, f'detaching volume {gone.volume}')
 
 

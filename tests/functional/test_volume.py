@@ -286,12 +286,11 @@ class MountTest(VolumeTestCase):
         """What a tenant puts in the way leads nowhere outside."""
         name = self.connected()
         container_id = self.run_container(*FOREVER)
-        self.inside(container_id, 'ln -s /proc/1/root/srv /magic; '
-                    'ln -s ../../../srv /data')
+        self.inside(container_id, 'ln -s ../../../srv /link')
         with self.assertRaises(exception.InvalidSpec):
-            self.attach(container_id, name, path='/magic')
-        self.attach(container_id, name, path='/data')
-        self.inside(container_id, 'echo x > /srv/inside')
+            self.attach(container_id, name, path='/link')
+        self.attach(container_id, name, path='/link/inside')
+        self.inside(container_id, 'echo x > /srv/inside/file')
         self.assertFalse(os.path.exists('/srv/inside'))
         engine.halt(container_id)
 
