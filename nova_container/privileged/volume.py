@@ -39,6 +39,7 @@ import struct
 import time
 import typing
 
+from oslo_log import log
 
 from nova_container import exception
 from nova_container.oci import runtime_config
@@ -54,6 +55,8 @@ from nova_container.spec import codec
 from nova_container.spec import container
 from nova_container.spec import idmap
 from nova_container.spec import volume
+
+LOG = log.getLogger(__name__)
 
 _DEVICE_PATH = re.compile(r'^/dev(/[A-Za-z0-9][A-Za-z0-9._:+-]*)+$')
 _SHARE_PATH = re.compile(r'^[0-9a-f]{32}/[A-Za-z0-9][A-Za-z0-9._-]*$')
@@ -256,12 +259,21 @@ def disconnect(volume_id: str) -> None:
             require_unused(device, f'disconnecting volume {volume_id}')
             fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(fd)
+                _flush(volume_id, fd)
                 if found.looped:
                     loop.detach(fd)
             finally:
                 os.close(fd)
         os.unlink(_record(volume_id))
+
+
+def _flush(volume_id: str, device: int) -> None:
+    try:
+        os.fsync(device)
+    except OSError as e:
+        # It must go all the same, and nobody is left who could be told.
+        LOG.warning('Volume %s: what was written last may be lost: %s',
+                    volume_id, e.strerror)
 
 
 @context.entrypoint

@@ -145,12 +145,23 @@ def host_state() -> dict[str, list[str]]:
                 if words.startswith(b'conmon') or b'/conmon\0' in words[:64]:
                     if node['run_path'].encode() + b'/' in words:
                         add('monitors', [words.decode()])
-    add('loop devices', (line for line in _run(
-        'losetup', '--list', '--noheadings', '--output', 'BACK-FILE')
-        if line.startswith((cloud()['dir'], '/run/nova-container-cloud/'))))
+    add('loop devices', _loop_files())
     add('mapped', (str(path) for path in
                    pathlib.Path('/dev/rbd').glob('*/*')))
     return {kind: items for kind, items in found.items() if items}
+
+
+def _loop_files() -> list[str]:
+    """Files of the cloud on loop devices; others may have the same names."""
+    found = []
+    for line in _run('losetup', '--list', '--noheadings', '--raw', '--output',
+                     'BACK-INO,BACK-FILE'):
+        number, _, path = line.partition(' ')
+        with contextlib.suppress(OSError):
+            if path.startswith((cloud()['dir'], '/run/nova-container-cloud/')
+                               ) and os.stat(path).st_ino == int(number):
+                found.append(path)
+    return found
 
 
 def _metadata_ports(node: dict) -> set[str]:
