@@ -199,7 +199,7 @@ def attachment(instance, connection_info: dict, device: str,
     name = volume_id(connection_info)
     short = nova_block_device.strip_dev(device)
     path, read_only = None, _read_only(connection_info)
-    for mount in wishes.parse(instance.metadata).mounts:
+    for mount in wishes.parse(wishes.said(instance)).mounts:
         if mount.volume in (name, short, tag):
             path, read_only = mount.path, read_only or mount.read_only
     if path is not None and connection_info.get('multiattach'):
