@@ -43,6 +43,9 @@ _ALIAS = 'nova-container '
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
 
+# rtnetlink(7): an IPv6 address that can be used at once.
+_IFA_F_NODAD = 0x02
+
 # Neutron alone gives addresses; what a router advertises is not for us.
 _SYSCTL = (('net/ipv6/conf/{name}/accept_ra', '0'),
            ('net/ipv6/conf/{name}/accept_dad', '0'))
@@ -181,7 +184,8 @@ def _configure(wish: network.NetworkInterface) -> None:
         index = _index(route, wish.name)
         for address in wish.addresses:
             ip, _, prefix = address.partition('/')
-            route.addr('add', index=index, address=ip, prefixlen=int(prefix))
+            route.addr('add', index=index, address=ip, prefixlen=int(prefix),
+                       flags=_IFA_F_NODAD)
         route.link('set', index=index, state='up')
         for item in wish.routes:
             if item.gateway is None:
