@@ -17,12 +17,10 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'attach_interface': 'attaching an interface',
     'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'confirm_migration': 'migration',
-    'detach_interface': 'detaching an interface',
     'finish_migration': 'migration',
     'finish_revert_migration': 'migration',
     'get_mks_console': 'a graphical console',

@@ -16,6 +16,7 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.volume import cinder
 
+from nova_container.compute import device_metadata
 from nova_container.compute import fault
 from nova_container.compute import volumes
 from nova_container import exception
@@ -43,9 +44,11 @@ class VolumeMixin:
 
     def attach_volume(self, context, connection_info, instance, mountpoint,
                       disk_bus=None, device_type=None, encryption=None):
+        tag = _tag(context, instance, connection_info)
         with fault.translated(instance):
-            volumes.attach(instance, connection_info, mountpoint,
-                           _tag(context, instance, connection_info))
+            volumes.attach(instance, connection_info, mountpoint, tag)
+        if tag:
+            device_metadata.save(context, instance)
 
     def detach_volume(self, context, connection_info, instance, mountpoint,
                       encryption=None):
