@@ -98,7 +98,7 @@ class DashboardTest(base.CloudTestCase):
             field.clear()
             field.send_keys(key)
             window.click('.input-group-btn button .fa-plus')
-            window.find(f'input[name="{key}"]').send_keys(value)
+            window.find('li.active input[name="property"]').send_keys(value)
         window.picture('launch-metadata')
         window.click('.modal-footer button.finish')
         server = window.wait(
