@@ -14,6 +14,7 @@
 
 import logging
 
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from horizon import exceptions
 from horizon import tabs
@@ -65,5 +66,6 @@ class ContainerTab(tabs.Tab):
             exceptions.handle(request, _('Unable to read the layers of the '
                                          'image.'))
         return {'instance': instance, 'image': self._image, 'layers': found,
+                'webroot': settings.WEBROOT,
                 'size': sum(layer.size for layer in found),
                 'container': container.Container.of(instance.metadata)}
