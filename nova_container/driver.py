@@ -34,6 +34,7 @@ from nova_container.compute import intent
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
 from nova_container.compute import port
+from nova_container.compute import serial_console
 from nova_container.compute import unsupported
 from nova_container import conf
 from nova_container.image import store
@@ -81,6 +82,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         self._feedback = None
         self._restarter = None
         self._logs = None
+        self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
         removed = engine.setup(os.getuid(), os.getgid())
@@ -109,6 +111,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                        self._reporter, self._feedback, self._logs):
             if worker is not None:
                 worker.stop()
+        self._consoles.stop()
 
     def _watch(self, container_id):
         self._monitor.watch(container_id)
@@ -283,6 +286,10 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         with fault.translated(instance):
             state.read(instance.uuid)
             return console.text(instance.uuid, _CONSOLE_BYTES)
+
+    def get_serial_console(self, context, instance):
+        with fault.translated(instance):
+            return self._consoles.connection(instance)
 
     def get_instance_diagnostics(self, instance):
         with fault.translated(instance):

@@ -16,6 +16,7 @@ from nova_container.compute import flavor
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
+from nova_container.oci import image_config
 from nova_container.spec import container
 from nova_container.spec import health
 from nova_container.spec import network
@@ -24,19 +25,34 @@ from nova_container.spec import restart
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
 
+# What podman, too, takes for systemd (podman-run(1), --systemd).
+_INITS = frozenset(('/sbin/init', '/usr/sbin/init', '/usr/local/sbin/init',
+                    '/usr/lib/systemd/systemd', '/lib/systemd/systemd',
+                    'systemd'))
+
 # systemd(1): the signal on which a container's init powers off.
 _MACHINE_STOP = 'SIGRTMIN+3'
 
 
-def kind(system_metadata: dict[str, str]) -> str:
+def _init(config: image_config.ImageConfig) -> tuple[str, ...] | None:
+    """The image's command, if it is that of an init."""
+    command = config.entrypoint + config.cmd
+    return command if command and command[0] in _INITS else None
+
+
+def kind(system_metadata: dict[str, str],
+         config: image_config.ImageConfig) -> str:
     """The kind of container that the image is for.
 
     Nova keeps all of an image's properties in system metadata, but knows only
-    its own in ``image_meta``.
+    its own in ``image_meta``. Without the property, an image whose command is
+    an init is a machine.
 
     :raises InvalidSpec: there is no such kind
     """
-    value = system_metadata.get(_KIND, container.APPLICATION).lower()
+    found = (container.MACHINE if _init(config) is not None
+             else container.APPLICATION)
+    value = system_metadata.get(_KIND, found).lower()
     if value not in (container.APPLICATION, container.MACHINE):
         raise exception.InvalidSpec(
             f'image property container_type={value!r} is neither '
@@ -48,8 +64,8 @@ def process(metadata: dict[str, str], image: store.Image,
             kind: str = container.APPLICATION) -> container.Process:
     """What runs: the image's config under the tenant's wishes.
 
-    A machine runs ``/sbin/init`` as root, on a terminal, whatever the config
-    says about them.
+    A machine runs the init that is the image's command, else ``/sbin/init``,
+    as root, on a terminal, whatever the config says about them.
 
     :raises UserError: a wish is wrong, or there is no command at all
     """
@@ -58,7 +74,8 @@ def process(metadata: dict[str, str], image: store.Image,
     entrypoint, command, user = config.entrypoint, config.cmd, config.user
     machine = kind == container.MACHINE
     if machine:
-        entrypoint, command, user = (), ('/sbin/init',), ''
+        entrypoint, user = (), ''
+        command = _init(config) or ('/sbin/init',)
     if said.entrypoint is not None:
         args = said.entrypoint + (said.command or ())
     else:
@@ -94,6 +111,7 @@ def healthcheck(image: store.Image) -> health.Healthcheck | None:
     if check is None or check.test[0] == 'NONE':
         return None
     word, *rest = check.test
+    test: tuple[str, ...]
     if word == 'CMD-SHELL' and len(rest) == 1:
         test = ('/bin/sh', '-c', rest[0])
     elif word == 'CMD' and rest:
@@ -140,7 +158,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     :raises UserError: what the tenant asked for makes no sense
     """
     said = wishes.parse(instance.metadata)
-    kind_ = kind(instance.system_metadata)
+    kind_ = kind(instance.system_metadata, image.config)
     specs = instance.flavor.extra_specs
 
     def granted(key: str) -> bool:

@@ -29,7 +29,6 @@ _OPERATIONS = {
     'finish_migration': 'migration',
     'finish_revert_migration': 'migration',
     'get_mks_console': 'a graphical console',
-    'get_serial_console': 'the serial console',
     'get_spice_console': 'a graphical console',
     'get_vnc_console': 'a graphical console',
     'get_volume_connector': 'attaching a volume',

@@ -42,6 +42,7 @@ from oslo_log import log as logging
 
 from nova_container import exception
 from nova_container.image import archive
+from nova_container.image import rootfs
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.oci import platform
@@ -191,10 +192,13 @@ class ImageStore:
         except FileNotFoundError:
             return None
         config = image_config.ImageConfig.from_json(record['config'].encode())
-        found = [self.layer(diff_id) for diff_id in config.diff_ids]
-        if None in found:
-            return None
-        return self._image(image_id, config, found)
+        layers = []
+        for diff_id in config.diff_ids:
+            layer = self.layer(diff_id)
+            if layer is None:
+                return None
+            layers.append(layer)
+        return self._image(image_id, config, layers)
 
     def layer(self, diff_id: digest.Digest) -> Layer | None:
         """The layer, if it is on this host."""
@@ -268,6 +272,10 @@ class ImageStore:
                max_bytes: int | None) -> Image:
         """Unpack what is missing, and write the record."""
         found = archive.read(fd, self._host)
+        if isinstance(found, archive.RootFileSystem):
+            found = rootfs.image(found, privileged_layer.survey(
+                spool, found.size, found.compression,
+                _UNLIMITED if max_bytes is None else max_bytes), self._host)
         # Equal layers are one.
         blobs = {blob.diff_id: blob for blob in found.layers}
         with contextlib.ExitStack() as undo:
@@ -315,6 +323,7 @@ class ImageStore:
                 else:
                     # Naming a layer is not having it.
                     privileged_layer.verify(*where, blob.blob_digest or '')
+                assert layer is not None
                 on_disk[blob.diff_id] = layer
 
         # The largest first, lest it is waited for alone in the end.

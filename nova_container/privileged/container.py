@@ -45,6 +45,7 @@ from nova_container.privileged import console_log
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import freezer
 from nova_container.privileged import identity
 from nova_container.privileged import initial
 from nova_container.privileged import linux
@@ -226,6 +227,8 @@ def create(container_id: str, restarts: int = 0) -> dict[str, int]:
 def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     """The part of ``create`` inside the containers' mount namespace."""
     run_dir = place.container_run(spec.id)
+    # A mount of its own, so that all below it can be handed on as one.
+    linux.mount(run_dir, run_dir, flags=linux.MS_BIND)
     ids = place.ids().container(_slot(spec.id))
     disks = disk.mount(spec.id, spec.disk, ids.outside)
     _mount_rootfs(spec, shift, disks)
@@ -257,10 +260,11 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
                       if os.path.exists(device.path))))
     definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
                      0o600)
-    pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
+    pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,
+                                       spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
-    _give_console(run_dir)
+    give_console(run_dir)
     if rights.own_cgroup:
         cgroup.delegate(spec.id, ids.outside)
     return pid, monitor
@@ -327,11 +331,11 @@ def _give_stdio(pid: int, user: int, group: int) -> None:
             os.chown(path, user, group)
 
 
-def _give_console(run_dir: str) -> None:
-    """Let the service's user attach to the console and resize it."""
+def give_console(directory: str) -> None:
+    """Let the service's user attach to a monitor's terminal and resize it."""
     user = os.stat(place.state('spool'))
     for name in ('attach', 'ctl'):
-        os.chown(os.path.join(run_dir, name), user.st_uid, user.st_gid)
+        os.chown(os.path.join(directory, name), user.st_uid, user.st_gid)
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int,
@@ -600,20 +604,21 @@ def _end_unknown(container_id: str) -> None:
 
 
 def _unknown(container_id: str) -> set[process.Process]:
-    rest = {process.identify(pid) for pid in cgroup.members(container_id)}
+    pids = cgroup.members(container_id)
     for pid in cgroup.monitors():
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
                 words = file.read().split(b'\0')
             if container_id.encode() in words:
-                rest.add(process.identify(pid))
-    return rest - {None}
+                pids.add(pid)
+    return {found for found in map(process.identify, pids)
+            if found is not None}
 
 
 def _unmount_below(run_dir: str) -> None:
     targets = [line.split()[4] for line in open('/proc/thread-self/mountinfo')]
     for target in reversed(targets):
-        if target.startswith(run_dir + '/'):
+        if f'{target}/'.startswith(f'{run_dir}/'):
             linux.umount(target)
 
 
@@ -719,6 +724,7 @@ def recover() -> list[str]:
     for name in os.listdir(place.state('trash')):
         _empty_trash(name)
     for container_id in os.listdir(place.run('c')):
+        freezer.recover(container_id)
         defined = os.path.exists(
             place.container_state(container_id, 'spec.json'))
         halting = _halting(container_id)
@@ -741,7 +747,7 @@ def recover() -> list[str]:
 @context.entrypoint
 def layers_in_use() -> list[str]:
     """diffIDs of the layers of every defined container."""
-    found = set()
+    found: set[str] = set()
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
             found.update(definition.load(container_id).layers)

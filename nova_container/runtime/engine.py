@@ -23,12 +23,15 @@ no process ever runs without its network.
 """
 
 import dataclasses
+import typing
 
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import diff as layer_diff
 from nova_container.privileged import execution
 from nova_container.privileged import link
 from nova_container.privileged import process
+from nova_container.privileged import shell
 from nova_container.runtime import state
 from nova_container.spec import codec
 from nova_container.spec import command
@@ -103,6 +106,22 @@ def halt(container_id: str, restarts: int | None = None) -> None:
     container.halt(container_id, restarts)
 
 
+def diff(container_id: str, spool: str,
+         compression: str) -> dict[str, typing.Any]:
+    """Write the writable layer to a spool file; see ``privileged.diff``.
+
+    What runs is held still only meanwhile.
+    """
+    return layer_diff.write(container_id, spool, compression)
+
+
+def apply(container_id: str, spool: str, diff_id: str, offset: int, size: int,
+          compression: str, max_bytes: int) -> None:
+    """Fill the empty writable layer of a container that does not run."""
+    layer_diff.apply(container_id, spool, diff_id, offset, size, compression,
+                     max_bytes)
+
+
 def update(container_id: str, wish: limits.Limits) -> None:
     """Give the container other limits, at once if it runs.
 
@@ -159,6 +178,22 @@ def execute_here(container_id: str, wish: command.Command,
     return execution.interactive(container_id, wish, terminal)
 
 
+def open_shell(container_id: str) -> bool:
+    """Start the shell of a running container's console, unless it runs.
+
+    :returns: False if it ran
+    :raises ProcessInvalid: the image has no shell
+    :raises StateConflict: the container does not run
+    """
+    require(container_id, state.Status.RUNNING)
+    return shell.open_shell(container_id)
+
+
+def close_shell(container_id: str) -> None:
+    """Hang up on the shell of a container's console, if it has one."""
+    shell.close_shell(container_id)
+
+
 def undefine(container_id: str) -> None:
     """Halt the container and remove it with all its files."""
     container.undefine(container_id)
@@ -191,4 +226,5 @@ def setup(user: int, group: int) -> list[str]:
     """
     container.setup(user, group)
     execution.recover()
+    shell.recover()
     return container.recover()

@@ -66,12 +66,25 @@ class ProcessTest(unittest.TestCase):
 
 class MachineTest(unittest.TestCase):
 
+    def kind(self, *cmd, **metadata):
+        return intent.kind(metadata, image(Cmd=list(cmd)).config)
+
     def test_kind_by_image_property(self):
-        self.assertEqual('application', intent.kind({}))
-        self.assertEqual('machine', intent.kind(
-            {'image_container_type': 'Machine'}))
+        self.assertEqual('application', self.kind())
+        self.assertEqual('machine', self.kind(image_container_type='Machine'))
         with self.assertRaisesRegex(exception.InvalidSpec, 'container_type'):
-            intent.kind({'image_container_type': 'pod'})
+            self.kind(image_container_type='pod')
+
+    def test_kind_by_command(self):
+        for command in ('/sbin/init', '/lib/systemd/systemd'):
+            self.assertEqual('machine', self.kind(command, '--x'))
+            self.assertEqual('application', self.kind(
+                command, image_container_type='application'))
+        self.assertEqual('application', self.kind('sh', '/sbin/init'))
+        self.assertEqual(
+            ('/lib/systemd/systemd', '--x'), intent.process(
+                {}, image(Cmd=['/lib/systemd/systemd', '--x']),
+                'machine').args)
 
     def test_runs_its_init_as_root_on_a_terminal(self):
         process = intent.process({}, image(Cmd=['bash'], User='web'),
