@@ -310,7 +310,7 @@ class _Reader:
 
     def _environment(self, value: dict, path: tuple) -> dict[str, str]:
         found: dict[str, str | None] = {}
-        files = value.get('env_file') or ()
+        files = value.get('env_file') or []
         for index, entry in enumerate(
                 files if isinstance(files, list) else [files]):
             where = (*path, 'env_file', index)
