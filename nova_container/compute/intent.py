@@ -12,6 +12,8 @@
 
 """A Nova instance, its flavor and its image as a ContainerSpec."""
 
+import dataclasses
+
 from nova_container.compute import flavor
 from nova_container.compute import wishes
 from nova_container import exception
@@ -94,19 +96,40 @@ def process(metadata: dict[str, str], image: store.Image,
         user=either(said.user, user),
         stop_signal=(either(said.stop_signal, config.stop_signal)
                      or (_MACHINE_STOP if machine else 'SIGTERM')),
+        stop_timeout=said.stop_timeout,
         terminal=machine if said.tty is None else said.tty)
 
 
 _SECOND = 10 ** 9
 
 
-def healthcheck(image: store.Image) -> health.Healthcheck | None:
-    """The image's own health check; None for none.
+def healthcheck(image: store.Image,
+                said: wishes.Wishes) -> health.Healthcheck | None:
+    """The image's own health check under the tenant's wishes; None for none.
 
-    Times beyond what the host offers become the nearest one.
+    Times of the image beyond what the host offers become the nearest one;
+    those of the tenant are refused.
 
-    :raises ImageInvalid: its command is of an unknown form
+    :raises ImageInvalid: the image's command is of an unknown form
+    :raises InvalidSpec: a wish has a wrong value, or there is no command
     """
+    check = _own_healthcheck(image)
+    if said.health_cmd is not None:
+        check = dataclasses.replace(
+            check or health.Healthcheck(said.health_cmd),
+            test=said.health_cmd) if said.health_cmd else None
+    wanted = {name: value for name in
+              ('interval', 'timeout', 'start_period', 'start_interval',
+               'retries')
+              if (value := getattr(said, f'health_{name}')) is not None}
+    if check is None and wanted:
+        raise exception.InvalidSpec(
+            f'container:health_{min(wanted)}: there is no health check; set '
+            'container:health_cmd, too')
+    return check and dataclasses.replace(check, **wanted)
+
+
+def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
     check = image.config.healthcheck
     if check is None or check.test[0] == 'NONE':
         return None
@@ -157,7 +180,8 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     :param cpuset: processors that instances may use, None for all
     :raises UserError: what the tenant asked for makes no sense
     """
-    said = wishes.parse(instance.metadata)
+    words = wishes.said(instance)
+    said = wishes.parse(words)
     kind_ = kind(instance.system_metadata, image.config)
     specs = instance.flavor.extra_specs
 
@@ -168,7 +192,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     return container.ContainerSpec(
         id=instance.uuid,
         hostname=instance.hostname or f'container-{instance.uuid}',
-        process=process(instance.metadata, image, kind_),
+        process=process(words, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit, cpuset),
         disk=flavor.disks(instance.flavor),
@@ -180,4 +204,4 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         privileged=granted('container:privileged'),
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
-        health=healthcheck(image))
+        health=healthcheck(image, said))

@@ -14,6 +14,7 @@ import json
 import unittest
 
 from nova_container.compute import intent
+from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.oci import image_config
@@ -105,11 +106,13 @@ class MachineTest(unittest.TestCase):
 
 class HealthcheckTest(unittest.TestCase):
 
-    def check(self, **fields):
-        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields))
+    def check(self, metadata=(), **fields):
+        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields),
+                                  wishes.parse(dict(metadata)))
 
     def test_none(self):
-        self.assertIsNone(intent.healthcheck(image(Cmd=['x'])))
+        self.assertIsNone(intent.healthcheck(image(Cmd=['x']),
+                                             wishes.Wishes()))
         self.assertIsNone(self.check(Test=['NONE']))
 
     def test_command_and_shell(self):
@@ -127,3 +130,24 @@ class HealthcheckTest(unittest.TestCase):
             check.interval, check.timeout, check.start_period, check.retries))
         self.assertEqual(1.0, self.check(Test=['CMD', 'x'],
                                          Interval=1).interval)
+
+    def test_wishes_over_the_images_own(self):
+        check = self.check({'container:health_cmd': '["true"]',
+                            'container:health_retries': '9'},
+                           Test=['CMD', 'x'], Interval=5 * 10 ** 9, Retries=7)
+        self.assertEqual((('true',), 5.0, 9),
+                         (check.test, check.interval, check.retries))
+        self.assertIsNone(self.check({'container:health_cmd': 'none'},
+                                     Test=['CMD', 'x']))
+        self.assertEqual(2.0, self.check(
+            {'container:health_interval': '2s'},
+            Test=['CMD', 'x']).interval)
+
+    def test_wishes_that_make_no_sense(self):
+        for words in ({'health_interval': '5s'},
+                      {'health_cmd': 'none', 'health_retries': '2'},
+                      {'health_cmd': 'x', 'health_timeout': '1h'},
+                      {'health_cmd': 'x', 'health_retries': '0'}):
+            with self.assertRaises(exception.InvalidSpec, msg=words):
+                self.check({f'container:{word}': value
+                            for word, value in words.items()}, Test=['NONE'])
