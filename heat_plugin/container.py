@@ -13,6 +13,7 @@
 """``NovaContainer::Container``: one container, a server of Nova's."""
 
 import dataclasses
+import time
 import typing as ty
 
 from heat.common import exception
@@ -31,6 +32,9 @@ from heat_plugin import words
 _GROUP = 'security_group_id'
 _FLOATING_IP = 'floating_ip_id'
 _LOGS_HEAD = 'logs_head'
+
+# Seconds for a server to stop and its volumes to be detached.
+_STEPS_TIMEOUT = 180.0
 
 
 def _inherited(name: str, **changes: ty.Any) -> properties.Schema:
@@ -553,7 +557,9 @@ class Container(server.Server):
         after = json_snippet.properties(self.properties_schema, self.context)
         server = self.client_plugin().get_server(self.resource_id)
         detached = []
-        steps = []
+        steps = [self._detachment(volume)
+                 for volume in _volumes(self.properties)
+                 if volume not in _volumes(after)]
         if self.NAME in prop_diff:
             server.update(name=after[self.NAME]
                           or self.physical_resource_name())
@@ -568,8 +574,10 @@ class Container(server.Server):
                       for progress in self._update_flavor(after)]
         if prop_diff.keys() & _REBUILDING:
             steps.append(_Step(lambda: self._rebuild(after), self._is_built))
-        elif self.METADATA in prop_diff:
-            self._update_metadata(after)
+        elif prop_diff.keys() & {self.METADATA, self.VOLUMES}:
+            steps.append(_Step(lambda: self._update_metadata(after)))
+        steps += [self._attachment(volume) for volume in _volumes(after)
+                  if volume not in _volumes(self.properties)]
         steps.append(_Step(lambda: self._start_again(after)))
         return _Update(steps, detached, self._waiting(after))
 
@@ -596,7 +604,22 @@ class Container(server.Server):
 
         return _Step(start, check)
 
-    def _update_metadata(self, after) -> None:
+    def _attachment(self, mount: '_Mounted') -> '_Step':
+        plugin = self.client_plugin()
+        return _Step(
+            lambda: bool(plugin.attach_volume(self.resource_id, mount.volume,
+                                              None)),
+            lambda: self.client('cinder').volumes.get(
+                mount.volume).status == 'in-use')
+
+    def _detachment(self, mount: '_Mounted') -> '_Step':
+        plugin = self.client_plugin()
+        return _Step(
+            lambda: plugin.detach_volume(self.resource_id, mount.volume),
+            lambda: plugin.check_detach_volume_complete(self.resource_id,
+                                                        mount.volume))
+
+    def _update_metadata(self, after) -> bool:
         servers = self.client().servers
         before, wanted = self._metadata(self.properties), self._metadata(after)
         gone = sorted(before.keys() - wanted.keys())
@@ -604,6 +627,7 @@ class Container(server.Server):
             servers.delete_meta(self.resource_id, gone)
         if wanted:
             servers.set_meta(self.resource_id, wanted)
+        return True
 
     def _update_groups(self, server, after) -> None:
         before = self._groups(self.properties)
@@ -682,6 +706,30 @@ class Container(server.Server):
         return (_wanted(self.properties).exit_code is not None
                 and server.status == 'SHUTOFF')
 
+    def prepare_for_replace(self):
+        """Let go of what the replacement is to have: volumes and ports."""
+        if self.resource_id is None:
+            return
+        server = self.client_plugin().fetch_server(self.resource_id)
+        mounted = _volumes(self.properties)
+        if mounted and server is not None and server.status == 'ACTIVE':
+            # With its process alive a volume would be in use.
+            server.stop()
+            _carry_out([_Step(lambda: True, lambda: self._is_stopped()), *(
+                self._detachment(volume) for volume in mounted)])
+        super().prepare_for_replace()
+
+    def restore_prev_rsrc(self, convergence=False):
+        super().restore_prev_rsrc(convergence)
+        mounted = _volumes(self.properties)
+        if mounted and self.resource_id is not None:
+            _carry_out([self._attachment(volume) for volume in mounted])
+            self.client().servers.start(self.resource_id)
+
+    def _is_stopped(self) -> bool:
+        server = self._fetch()
+        return server is not None and server.status == 'SHUTOFF'
+
     def handle_delete(self):
         self._release_floating_ip()
         return super().handle_delete()
@@ -698,6 +746,22 @@ class Container(server.Server):
 _REBUILDING = words.PROPERTIES | {
     Container.IMAGE, Container.HOSTNAME, Container.USER_DATA,
     Container.KEY_NAME}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mounted:
+    """A volume and where it is mounted."""
+
+    volume: str
+    path: str | None
+    read_only: bool
+
+
+def _volumes(props) -> list[_Mounted]:
+    return [_Mounted(volume[Container.VOLUME], volume[Container.MOUNT_PATH],
+                     bool(volume[Container.READ_ONLY]))
+            for volume in props[Container.VOLUMES] or ()
+            if volume[Container.VOLUME]]
 
 
 def _wanted(props) -> readiness.Wanted:
@@ -745,3 +809,17 @@ class _Update:
     steps: list[_Step]
     detached: list[ty.Any]
     waiting: readiness.Waiting
+
+
+def _carry_out(steps: list[_Step]) -> None:
+    """Wait for steps where Heat does not poll.
+
+    :raises Error: they take too long
+    """
+    end = time.monotonic() + _STEPS_TIMEOUT
+    for step in steps:
+        while not step.is_done():
+            if time.monotonic() > end:
+                raise exception.Error(_('The server that is to be replaced '
+                                        'does not let go of its volumes.'))
+            time.sleep(0.5)

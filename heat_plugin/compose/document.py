@@ -58,7 +58,8 @@ class Document:
 @functools.cache
 def _validator() -> jsonschema.protocols.Validator:
     schema = builtin_schemas.get_builtin_schema('vendor.compose-spec')
-    return jsonschema.validators.validator_for(schema)(schema)
+    # Its $schema is not exactly the name of the draft.
+    return jsonschema.Draft7Validator(schema)
 
 
 def read(text: str, variables: collections.abc.Mapping[str, str]

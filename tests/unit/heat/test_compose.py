@@ -55,6 +55,7 @@ class InterpolationTest(base.TestCase):
                 self.assertRaises(interpolation.InvalidVariable,
                                   interpolation.substitute, text, {'A': 'a'})
 
+    @hypothesis.settings(deadline=None)
     @hypothesis.given(strategies.text('${}AB:-+? ', max_size=30))
     def test_never_anything_else(self, text):
         try:
@@ -130,6 +131,7 @@ class RefusedTest(base.TestCase):
             for n in range(1, 9)) + 'services: {a: {image: i}}\n'
         self.assert_refused(bomb, 'aliases')
 
+    @hypothesis.settings(deadline=None)
     @hypothesis.given(strategies.recursive(
         strategies.none() | strategies.booleans() | strategies.integers()
         | strategies.text('abc:/.$', max_size=8),
@@ -176,9 +178,9 @@ class ModelTest(base.TestCase):
             'environment': {'LEVEL': 'info', 'OTHER': 'a b',
                             'FROM': 'outside', 'N': '3'},
             'restart_policy': 'always', 'metadata': {'a': 'b'},
-            'health_check': {'test': ["CMD", "true"], "interval': '5s'}},
+            'health_check': {'test': ['CMD', 'true'], 'interval': '5s'}},
             service.properties)
-        self.assertEqual(('9000/tcp', '80/tcp', '443/udp'), service.exposed)
+        self.assertEqual(('9000', '80/tcp', '443/udp'), service.exposed)
         self.assertTrue(service.published)
         self.assertEqual(2, service.replicas)
         self.assertEqual(model.Limits(0.5, 512 * 2 ** 20), service.limits)
