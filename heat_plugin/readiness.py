@@ -31,7 +31,8 @@ SETTLE_AGAIN = 10.0
 # metadata.
 PATIENCE = 20.0
 
-PATTERN = r'(running|healthy|exited:([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]))'
+PATTERN = (r'running|healthy|'
+           r'exited:([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])')
 
 # What the driver says of a process that has ended.
 ENDED = frozenset(words.PREFIX + word for word in ('exit_code', 'exit_reason'))
