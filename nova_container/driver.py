@@ -26,6 +26,7 @@ from nova.virt import event as virtevent
 from nova.virt import hardware
 from oslo_log import log
 
+from nova_container.compute import device_metadata
 from nova_container.compute import diagnostics
 from nova_container.compute import fault
 from nova_container.compute import feedback
@@ -70,6 +71,9 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     capabilities = {
         **driver.ComputeDriver.capabilities,
         'has_imagecache': False,
+        'supports_attach_interface': True,
+        'supports_device_tagging': True,
+        'supports_tagged_attach_interface': True,
         'supports_image_type_raw': True,
     }
 
@@ -184,6 +188,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             spec = self._intent(instance, image, network_info)
             undo.callback(self._remove, instance, network_info)
             engine.define(spec)
+            device_metadata.save(context, instance)
             if power_on:
                 self._boot(instance, network_info)
             undo.pop_all()
@@ -318,6 +323,16 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
     def unplug_vifs(self, instance, network_info):
         with fault.translated(instance):
             port.unplug(instance, network_info)
+
+    def attach_interface(self, context, instance, image_meta, vif):
+        with fault.translated(instance), lifecycle.exclusive(instance.uuid):
+            port.attach(self.virtapi, instance, vif)
+            device_metadata.save(context, instance)
+
+    def detach_interface(self, context, instance, vif):
+        with fault.translated(instance), lifecycle.exclusive(instance.uuid):
+            port.unplug(instance, [vif])
+            device_metadata.save(context, instance, gone=vif['address'])
 
     # The host
 

@@ -17,13 +17,11 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'attach_interface': 'attaching an interface',
     'attach_volume': 'attaching a volume',
     'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'confirm_migration': 'migration',
-    'detach_interface': 'detaching an interface',
     'detach_volume': 'detaching a volume',
     'extend_volume': 'extending a volume',
     'finish_migration': 'migration',
