@@ -50,7 +50,7 @@ def _inherited(name: str, **changes: ty.Any) -> properties.Schema:
 def _duration(description: str) -> properties.Schema:
     return properties.Schema(
         properties.Schema.STRING,
-        description + _(' Seconds, or as 1m30s or 500ms.'),
+        _('%s In seconds, or as 1m30s or 500ms.') % description,
         constraints=[constraints.AllowedPattern(words.DURATION)],
         update_allowed=True)
 

@@ -108,8 +108,10 @@ class SecurityGroup:
         self._neutron.delete_security_group(self.id)
 
 
-def first_address(addresses: collections.abc.Mapping[str, list[dict]],
-               kind: str = 'fixed') -> str | None:
+_Addresses = collections.abc.Mapping[str, list[dict[str, ty.Any]]]
+
+
+def first_address(addresses: _Addresses, kind: str = 'fixed') -> str | None:
     """The first address that Nova lists, IPv4 before IPv6."""
     found = [entry for entries in addresses.values() for entry in entries
              if entry.get('OS-EXT-IPS:type') == kind]

@@ -140,8 +140,8 @@ def _environment(value: collections.abc.Mapping[str, ty.Any]
 
 
 def _mounts(volumes: collections.abc.Iterable[
-        collections.abc.Mapping[str, ty.Any]]
-        ) -> collections.abc.Iterator[tuple[str, str]]:
+        collections.abc.Mapping[str, ty.Any]]) -> collections.abc.Iterator[
+            tuple[str, str]]:
     for volume in volumes:
         path = volume.get('mount_path')
         if path is not None and volume.get('volume') is not None:

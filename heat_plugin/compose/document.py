@@ -83,11 +83,11 @@ def read(text: str, variables: collections.abc.Mapping[str, str]
     reader = _Reader(variables)
     document = Document(reader.plain(loaded, ()), reader.lines)
     reader.substitute(document)
-    error = jsonschema.exceptions.best_match(
+    wrong = jsonschema.exceptions.best_match(
         _validator().iter_errors(document.content))
-    if error is not None:
-        path = tuple(error.absolute_path)
-        raise document.refused(path, error.message[:300])
+    if wrong is not None:
+        raise document.refused(tuple(wrong.absolute_path),
+                               wrong.message[:300])
     return document
 
 
@@ -103,7 +103,7 @@ class _Reader:
         self._left -= 1
         if self._left < 0:
             raise Refused(f'more than {_VALUES_MAX} values, aliases counted')
-        if isinstance(value, dict):
+        if isinstance(value, yaml.comments.CommentedMap):
             found = {}
             for key, item in value.items():
                 if not isinstance(key, (str, int)):
@@ -117,7 +117,7 @@ class _Reader:
                     pass
                 found[name] = self.plain(item, (*path, name))
             return found
-        if isinstance(value, list):
+        if isinstance(value, yaml.comments.CommentedSeq):
             for index in range(len(value)):
                 self.lines[*path, index] = value.lc.item(index)[0] + 1
             return [self.plain(item, (*path, index))

@@ -40,7 +40,7 @@ def substitute(text: str, variables: collections.abc.Mapping[str, str]
 def _until(text: str, variables: collections.abc.Mapping[str, str],
            closing: bool) -> tuple[str, str]:
     """What is before a closing brace, substituted, and what is after it."""
-    out = []
+    out: list[str] = []
     while text:
         before, dollar, text = text.partition('$')
         if closing and '}' in before:
@@ -79,8 +79,8 @@ def _braced(text: str, variables: collections.abc.Mapping[str, str]
     if operator is None:
         raise InvalidVariable(f'${{{name[0]}{text[:10]} is no variable')
     word, rest = _until(text[operator.end():], variables, closing=True)
-    value = variables.get(name[0])
-    given = value is not None and not (operator[0][0] == ':' and not value)
+    value = variables.get(name[0], '')
+    given = name[0] in variables and not (operator[0][0] == ':' and not value)
     match operator[0][-1]:
         case '-':
             return value if given else word, rest

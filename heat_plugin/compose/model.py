@@ -29,6 +29,8 @@ from heat_plugin import words
 
 DEFAULT_NETWORK = 'default'
 
+_Map = dict[str, ty.Any]
+
 _UNITS = {'': 1, 'b': 1, 'k': 2 ** 10, 'kb': 2 ** 10, 'm': 2 ** 20,
           'mb': 2 ** 20, 'g': 2 ** 30, 'gb': 2 ** 30, 't': 2 ** 40,
           'tb': 2 ** 40}
@@ -198,13 +200,13 @@ class _Reader:
         self._check_cycles(services)
         return found
 
-    def _is_active(self, value: dict) -> bool:
+    def _is_active(self, value: _Map) -> bool:
         profiles = value.get('profiles') or ()
         return not profiles or bool(self._around.profiles & {*profiles})
 
     # What is beside the services
 
-    def _network(self, name: str, value: dict) -> Network:
+    def _network(self, name: str, value: _Map) -> Network:
         path = ('networks', name)
         self._only(('external', 'name', 'ipam', 'internal', 'driver'), value,
                    *path)
@@ -223,7 +225,7 @@ class _Reader:
         return Network(own or name, external, cidr,
                        bool(value.get('internal')))
 
-    def _volume(self, name: str, value: dict) -> Volume:
+    def _volume(self, name: str, value: _Map) -> Volume:
         path = ('volumes', name)
         self._only(('external', 'name', 'driver', 'driver_opts'), value,
                    *path)
@@ -243,7 +245,8 @@ class _Reader:
                 raise self._refused(str(error), *path, 'driver_opts', 'size')
         return Volume(own or name, external, gib, options.get('type'))
 
-    def _external(self, value: dict, path: tuple) -> tuple[str | None, bool]:
+    def _external(self, value: _Map,
+                  path: document.Path) -> tuple[str | None, bool]:
         external = value.get('external')
         if isinstance(external, dict):
             return external.get('name') or value.get('name'), True
@@ -265,7 +268,7 @@ class _Reader:
         'depends_on', 'healthcheck', 'restart', 'deploy', 'networks',
         'labels', 'scale', 'mem_limit', 'cpus', 'profiles'))
 
-    def _service(self, name: str, value: dict) -> Service:
+    def _service(self, name: str, value: _Map) -> Service:
         path = ('services', name)
         self._only(self._AS_THEY_ARE.keys() | self._READ, value, *path)
         if not value.get('image'):
@@ -308,7 +311,7 @@ class _Reader:
                     in (str(item).partition('=') for item in value)}
         return value
 
-    def _environment(self, value: dict, path: tuple) -> dict[str, str]:
+    def _environment(self, value: _Map, path: document.Path) -> dict[str, str]:
         found: dict[str, str | None] = {}
         files = value.get('env_file') or []
         for index, entry in enumerate(
@@ -331,7 +334,7 @@ class _Reader:
         return {name: text for name, text in resolved.items()
                 if text is not None}
 
-    def _restart(self, value: dict, path: tuple) -> str | None:
+    def _restart(self, value: _Map, path: document.Path) -> str | None:
         restart = value.get('restart')
         policy = (value.get('deploy') or {}).get('restart_policy')
         if policy:
@@ -352,7 +355,7 @@ class _Reader:
         # A server that a user has stopped stays so.
         return 'always' if restart == 'unless-stopped' else restart
 
-    def _health(self, value: dict, path: tuple) -> dict[str, ty.Any]:
+    def _health(self, value: _Map, path: document.Path) -> dict[str, ty.Any]:
         where = (*path, 'healthcheck')
         keys = ('test', 'interval', 'timeout', 'start_period',
                 'start_interval', 'retries')
@@ -366,7 +369,7 @@ class _Reader:
             raise self._refused('a small number is expected', *path)
         return int(value)
 
-    def _replicas(self, name: str, value: dict, path: tuple) -> int:
+    def _replicas(self, name: str, value: _Map, path: document.Path) -> int:
         deploy = value.get('deploy') or {}
         self._only(('mode', 'replicas', 'resources', 'restart_policy'),
                    deploy, *path, 'deploy')
@@ -380,7 +383,7 @@ class _Reader:
         return self._number(deploy.get('replicas', 1), *path, 'deploy',
                             'replicas')
 
-    def _limits(self, value: dict, path: tuple) -> Limits:
+    def _limits(self, value: _Map, path: document.Path) -> Limits:
         where = (*path, 'deploy', 'resources')
         resources = (value.get('deploy') or {}).get('resources') or {}
         self._only(('limits',), resources, *where)
@@ -394,7 +397,8 @@ class _Reader:
         except ValueError as error:
             raise self._refused(str(error), *path)
 
-    def _networks(self, value: dict, path: tuple) -> tuple[Attachment, ...]:
+    def _networks(self, value: _Map,
+                  path: document.Path) -> tuple[Attachment, ...]:
         networks = value.get('networks') or [DEFAULT_NETWORK]
         if isinstance(networks, list):
             return tuple(Attachment(name) for name in networks)
@@ -406,7 +410,7 @@ class _Reader:
             found.append(Attachment(name, options.get('ipv4_address')))
         return tuple(found)
 
-    def _mounts(self, value: dict, path: tuple
+    def _mounts(self, value: _Map, path: document.Path
                 ) -> collections.abc.Iterator[Mount]:
         for index, entry in enumerate(value.get('volumes') or ()):
             where = (*path, 'volumes', index)
@@ -431,7 +435,7 @@ class _Reader:
             yield Mount(entry['source'], entry.get('target', ''),
                         bool(entry.get('read_only')))
 
-    def _ports(self, value: dict, path: tuple
+    def _ports(self, value: _Map, path: document.Path
                ) -> tuple[tuple[str, ...], bool]:
         """The ports to open, and whether any is published."""
         exposed = [str(port) for port in value.get('expose') or ()]
@@ -463,7 +467,7 @@ class _Reader:
                 raise self._refused(str(error), *path, 'ports')
         return tuple(dict.fromkeys(exposed)), bool(value.get('ports'))
 
-    def _depends_on(self, value: dict, path: tuple) -> dict[str, str]:
+    def _depends_on(self, value: _Map, path: document.Path) -> dict[str, str]:
         found = {}
         depends = value.get('depends_on') or {}
         if isinstance(depends, list):

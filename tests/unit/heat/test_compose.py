@@ -152,7 +152,7 @@ class RefusedTest(base.TestCase):
 class ModelTest(base.TestCase):
 
     def test_a_service(self):
-        (service,) = read('''
+        text = '''
             x-env: &env {LEVEL: info}
             services:
               web:
@@ -170,9 +170,11 @@ class ModelTest(base.TestCase):
                 deploy:
                   replicas: 2
                   resources: {limits: {cpus: '0.5', memory: 512M}}
-            ''', variables={'FROM': 'outside'},
-            env_files={'common.env': 'LEVEL=debug\nOTHER="a b"\n'}
-            ).services.values()
+            '''
+        (service,) = read(
+            text, variables={'FROM': 'outside'},
+            env_files={'common.env': 'LEVEL=debug\nOTHER="a b"\n'},
+        ).services.values()
         self.assertEqual({
             'image': 'nginx:latest', 'command': 'nginx -g "daemon off;"',
             'environment': {'LEVEL': 'info', 'OTHER': 'a b',
