@@ -419,7 +419,7 @@ class Container(server.Server):
     def _is_ready(self, waiting: readiness.Waiting) -> bool:
         """Whether the container is what is waited for.
 
-        :raises ResourceInError: it will not become so
+        :raises Error: it will not become so
         """
         server = self._fetch()
         if server is None:
@@ -429,10 +429,11 @@ class Container(server.Server):
                 return False
         except readiness.Failed as failure:
             end = logs.end(self.log())
-            raise exception.ResourceInError(
-                resource_status=server.status,
-                status_reason=f'{failure}; the end of its log:\n{end}'
-                if end else f'{failure}; it has written nothing')
+            # Not ResourceInError, after which Heat tries it all again.
+            raise exception.Error(
+                f'The container is not ready: {failure}; '
+                + (f'the end of its log:\n{end}' if end
+                   else 'it has written nothing'))
         first = logs.first_line(self.log())
         if not first and self.LOGS_HEAD in self.referenced_attrs():
             return False
