@@ -23,6 +23,7 @@ from nova_container.oci import image_config
 from nova_container.spec import container
 from nova_container.spec import health
 from nova_container.spec import restart
+from nova_container.spec import volume
 
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
@@ -162,7 +163,9 @@ def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          cpuset: str | None = None) -> container.ContainerSpec:
+          cpuset: str | None = None,
+          volumes: tuple[volume.Attachment, ...] = ()
+          ) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
@@ -195,4 +198,5 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         privileged=granted('container:privileged'),
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
-        health=healthcheck(image, said))
+        health=healthcheck(image, said),
+        volumes=volumes)
