@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import textwrap
 import uuid
 
 from openstack import exceptions
@@ -195,3 +196,79 @@ class ContainerTest(StackTestCase):
                         exceptions.BadRequestException, name):
                     self.create(self.template(
                         web=self.container(**{name: value})))
+
+
+class ComposeTest(StackTestCase):
+
+    def compose(self, text: str, **properties) -> str:
+        return self.template(
+            {'addresses': ['app', 'addresses'], 'states': ['app', 'states'],
+             'floating': ['app', 'floating_ips']},
+            app={'type': 'NovaContainer::Compose', 'properties': {
+                'file': textwrap.dedent(text), 'flavor': 'c1.tiny',
+                'network': 'private', 'floating_network': 'public',
+                'images': {'busybox:latest': self.busybox()},
+                **properties}})
+
+    _FILE = '''
+        services:
+          job:
+            image: busybox:latest
+            command: [sh, -c, "exit 0"]
+          web:
+            image: busybox:latest
+            command:
+              - sh
+              - -c
+              - |
+                mkdir /w; echo "$$WORD" > /w/index.html
+                trap "exit 0" TERM
+                httpd -h /w; sleep 1000000 & wait
+            environment: {WORD: "${WORD:?}"}
+            ports: ["80:80"]
+            depends_on:
+              job: {condition: service_completed_successfully}
+            healthcheck:
+              test: wget -q -O /dev/null http://127.0.0.1/
+              interval: 1s
+              retries: 30
+            restart: always
+        '''
+
+    def test_scaled_and_killed(self):
+        """A Compose file's services; one more of them, and one that dies."""
+        def template(count):
+            return self.compose(self._FILE, environment={'WORD': 'from heat'},
+                                scale={'web': count})
+
+        stack = self.complete(self.create(template(1)), 'CREATE')
+        outputs = self.outputs(stack)
+        self.assertEqual({'job': 'exited', 'web': 'running'},
+                         outputs['states'])
+        self.assertEqual('from heat', base.curl(
+            outputs['floating']['web']).strip())
+
+        stack = self.update(stack, template(2))
+        after = self.outputs(stack)
+        self.assertEqual({'job', 'web', 'web-2'}, set(after['states']))
+        self.assertEqual(outputs['addresses']['web'],
+                         after['addresses']['web'])
+
+    def test_refused_by_line(self):
+        for words, text in (
+                ('line 5: services.web.privileged', '''
+                    services:
+                      web:
+                        image: busybox:latest
+                        privileged: true
+                    '''),
+                ('a cycle: a -> b -> a', '''
+                    services:
+                      a: {image: busybox:latest, depends_on: [b]}
+                      b: {image: busybox:latest, depends_on: [a]}
+                    '''),
+                ('image', 'services: {a: {image: no such}}')):
+            with self.subTest(words):
+                with self.assertRaisesRegex(
+                        exceptions.BadRequestException, words):
+                    self.create(self.compose(text))
