@@ -235,8 +235,8 @@ class ComposeTest(StackTestCase):
             restart: always
         '''
 
-    def test_scaled_and_killed(self):
-        """A Compose file's services; one more of them, and one that dies."""
+    def test_one_service_and_then_more_of_it(self):
+        """A job, a service that waits for it, and one more replica."""
         def template(count):
             return self.compose(self._FILE, environment={'WORD': 'from heat'},
                                 scale={'web': count})
