@@ -31,9 +31,9 @@ import nova
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # What the distribution's version control holds and a wheel is made of.
-_SOURCES = ('etc', 'nova', 'nova_container', 'nova_container_dashboard',
-            'LICENSE', 'README.rst', 'pyproject.toml', 'requirements.txt',
-            'setup.cfg', 'setup.py')
+_SOURCES = ('etc', 'heat_plugin', 'nova', 'nova_container',
+            'nova_container_dashboard', 'LICENSE', 'README.rst',
+            'pyproject.toml', 'requirements.txt', 'setup.cfg', 'setup.py')
 _LOAD = """
 from nova.virt import driver
 found = driver.load_compute_driver(None, 'nova_container.ContainerDriver')
@@ -160,7 +160,7 @@ class PackageTest(unittest.TestCase):
                          [name for name in names if name.startswith('nova/')])
         self.assertEqual(set(), {name.split('/')[0] for name in names} - {
             'nova', 'nova_container', 'nova_container.pth',
-            'nova_container_dashboard',
+            'nova_container_dashboard', 'heat_plugin',
             'nova_container-0.1.1.dist-info', 'nova_container-0.1.1.data'})
         self.assertLess({'container.html', 'usage.js', 'images.js'},
                         {name.split('/')[-1] for name in names})
