@@ -91,7 +91,7 @@ class PagesTest(unittest.TestCase):
         """Paths of this repository, wherever they are mentioned."""
         for page in documented.pages():
             for name in re.findall(
-                    r'``((?:nova_container|tests|tools|etc|devstack|doc)/'
+                    r'``((?:nova_container|tests|tools|devstack|doc)/'
                     r'[\w./-]+)``', page.read_text()):
                 with self.subTest(f'{page.name}: {name}'):
                     self.assertTrue((_REPOSITORY / name).exists())
