@@ -46,8 +46,8 @@ def layers_of(request: ty.Any, image: ty.Any) -> list[layers.Layer]:
         def fetch(offset: int, size: int) -> bytes:
             with session.get(
                     url, stream=True, verify=verify, timeout=_TIMEOUT,
-                    headers={'Range': f'bytes={offset}-{offset + size - 1}'},
-                    ) as response:
+                    headers={'Range': f'bytes={offset}-{offset + size - 1}'}
+            ) as response:
                 if response.status_code != requests.codes.partial_content:
                     raise layers.Unreadable(
                         f'Glance answers {response.status_code} to a request '
