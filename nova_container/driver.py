@@ -35,6 +35,7 @@ from nova_container.compute import inventory
 from nova_container.compute import lifecycle
 from nova_container.compute import port
 from nova_container.compute import serial_console
+from nova_container.compute import snapshot
 from nova_container.compute import unsupported
 from nova_container import conf
 from nova_container.image import store
@@ -69,8 +70,9 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
 
     capabilities = {
         **driver.ComputeDriver.capabilities,
-        'has_imagecache': False,
+        'has_imagecache': True,
         'supports_image_type_raw': True,
+        'supports_trusted_certs': True,
     }
 
     def __init__(self, virtapi):
@@ -91,7 +93,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                         'service ended; the rest of it is gone now',
                         container_id)
         image_store = store.ImageStore(CONF.container.state_path)
-        image_store.recover(engine.layers_in_use())
+        image_store.recover()
         self._images = images.Images(image_store)
         self._feedback = feedback.Feedback()
         self._health = health.HealthMonitor(self._feedback.health)
@@ -270,6 +272,11 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                 self._redefine(instance, network_info)
             self._boot(instance, network_info)
 
+    def snapshot(self, context, instance, image_id, update_task_state):
+        with fault.translated(instance):
+            snapshot.take(self._images, context, instance, image_id,
+                          update_task_state, CONF.container.snapshot_format)
+
     def pause(self, instance):
         with fault.translated(instance):
             engine.pause(instance.uuid)
@@ -321,6 +328,12 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
 
     # The host
 
+    def manage_image_cache(self, context, all_instances):
+        self._images.expire(all_instances)
+
+    def cache_image(self, context, image_id):
+        return self._images.cache(context, image_id)
+
     def get_available_nodes(self, refresh=False):
         return [CONF.host]
 
@@ -331,7 +344,8 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         current = provider_tree.data(nodename).inventory
         provider_tree.update_inventory(nodename, inventory.inventory(
             self._get_allocation_ratios(current),
-            self._get_reserved_host_disk_gb_from_config()))
+            self._get_reserved_host_disk_gb_from_config()
+            + self._images.disk_gb()))
         provider_tree.add_traits(nodename, *inventory.traits())
 
     def get_host_cpu_stats(self):

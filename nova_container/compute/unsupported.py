@@ -19,7 +19,6 @@ them; a user who reads the server's fault or event shall see which it was.
 _OPERATIONS = {
     'attach_interface': 'attaching an interface',
     'attach_volume': 'attaching a volume',
-    'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'confirm_migration': 'migration',
@@ -43,7 +42,6 @@ _OPERATIONS = {
     'resume': 'suspend and resume',
     'set_admin_password': 'setting the password',
     'set_host_enabled': 'enabling the host',
-    'snapshot': 'a snapshot',
     'suspend': 'suspend and resume',
     'swap_volume': 'replacing a volume',
     'trigger_crash_dump': 'a crash dump',
