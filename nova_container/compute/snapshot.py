@@ -65,12 +65,21 @@ def take(images: images_.Images, context, instance, image_id: str,
     :raises ContainerNotFound: the container is gone
     :raises StateConflict: what its image was is not known on this host
     """
+    try:
+        _take(images, context, instance, image_id, update_task_state,
+              _Thin if form == THIN else _Archive)
+    except Exception:
+        # A user sees only that the image is gone again.
+        LOG.exception('Snapshot %s failed', image_id, instance=instance)
+        raise
+
+
+def _take(images, context, instance, image_id, update_task_state, kind):
     below = images.store.record(instance.image_ref)
     if below is None:
         raise exception.StateConflict(
             f'container {instance.uuid}: this host does not know image '
             f'{instance.image_ref} any more; rebuild the server')
-    kind = _Thin if form == THIN else _Archive
     update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
     with contextlib.ExitStack() as files, contextlib.ExitStack() as undo:
         file = files.enter_context(
@@ -96,7 +105,7 @@ def take(images: images_.Images, context, instance, image_id: str,
                 'container_format': thin.CONTAINER_FORMAT,
                 'disk_format': thin.DISK_FORMAT,
                 'properties': {
-                    thin.PROPERTY: form, 'image_location': 'snapshot',
+                    thin.PROPERTY: kind.form, 'image_location': 'snapshot',
                     'image_state': 'available',
                     'owner_id': instance.project_id}},
             data=snapshot.data(thin.build(config, blobs)), purge_props=False)
@@ -117,6 +126,8 @@ class _Thin:
 
     :param undo: takes back what was uploaded
     """
+
+    form = THIN
 
     def __init__(self, images: images_.Images, context, instance,
                  below: record.Record, files: contextlib.ExitStack,
@@ -252,6 +263,8 @@ class _Archive:
 
     :param files: closes and removes spool files
     """
+
+    form = ARCHIVE
 
     def __init__(self, images: images_.Images, context, instance,
                  below: record.Record, files: contextlib.ExitStack,
