@@ -42,6 +42,7 @@ from oslo_log import log as logging
 from nova_container import exception
 from nova_container.image import archive
 from nova_container.image import record
+from nova_container.image import rootfs
 from nova_container.image import spool
 from nova_container.image import thin
 from nova_container.oci import digest
@@ -247,6 +248,10 @@ class ImageStore:
                source: LayerSource | None) -> Image:
         """Unpack what is missing, and write the record."""
         found = archive.read(file.fileno(), self._host)
+        if isinstance(found, archive.RootFileSystem):
+            found = rootfs.image(found, privileged_layer.survey(
+                file.name, found.size, found.compression,
+                _UNLIMITED if max_bytes is None else max_bytes), self._host)
         # Equal layers are one.
         blobs = {blob.diff_id: blob for blob in found.layers}
         with contextlib.ExitStack() as undo:
