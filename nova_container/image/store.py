@@ -116,6 +116,7 @@ class ImageStore:
         # Layers that images on their way in count on, under the lock.
         self._claims: collections.Counter[str] = collections.Counter()
         self._claims_lock = threading.Lock()
+        self._closing = threading.Event()
         # Waiting for the disk would double the time of a boot.
         self._syncer = concurrent.futures.ThreadPoolExecutor(
             1, thread_name_prefix='layer-sync')
@@ -130,9 +131,14 @@ class ImageStore:
         for diff_id in privileged_layer.recover():
             LOG.warning('Layer %s was not yet on the disk when the host went '
                         'down; it will be fetched again', diff_id)
+        for layer in self.layers():
+            if not os.path.exists(os.path.join(
+                    self._layers, layer.diff_id.hex, 'tree')):
+                self._syncer.submit(self._seal, layer.diff_id)
 
     def close(self) -> None:
-        """Wait for what goes on in the background; the store ends here."""
+        """Wait for what must not be left undone; the store ends here."""
+        self._closing.set()
         self._syncer.shutdown()
 
     def ensure(self, image_id: str, fetch: Callable[[spool.File], None],
@@ -237,6 +243,24 @@ class ImageStore:
                                         or blobs.get(layer.diff_id))
                     for layer in known.layers)))
 
+    def users(self) -> dict[digest.Digest, list[str]]:
+        """Ids of the images that need each layer."""
+        found: dict[digest.Digest, list[str]] = {}
+        for image_id, diff_id in self._records.layers():
+            if image_id not in found.setdefault(diff_id, []):
+                found[diff_id].append(image_id)
+        return found
+
+    def images_of(self, uses: Iterable[Sequence[str]]) -> set[str]:
+        """Ids of the images that containers are made of.
+
+        :param uses: the layers of each container
+        """
+        wanted = {tuple(layers) for layers in uses}
+        return {image_id for image_id in self._records.ids()
+                if (image := self.get(image_id)) is not None
+                and tuple(map(str, image.layers)) in wanted}
+
     def used_layers(self) -> set[str]:
         """diffIDs that an image on this host, or on its way in, needs."""
         with self._claims_lock:
@@ -266,7 +290,7 @@ class ImageStore:
             undo.pop_all()
             self._release(blobs)
         if made:
-            self._syncer.submit(_sync, tuple(made))
+            self._syncer.submit(self._sync, tuple(made))
         return self._image(image_id, found.config,
                            [on_disk[diff_id]
                             for diff_id in found.config.diff_ids])
@@ -365,7 +389,7 @@ class ImageStore:
             for image in candidates:
                 try:
                     if self._fetch(blob, image, source, limit):
-                        self._syncer.submit(_sync, (blob.diff_id,))
+                        self._syncer.submit(self._sync, (blob.diff_id,))
                     return self._require(blob.diff_id)
                 except (exception.ImageInvalid,
                         exception.ImageForbidden) as e:
@@ -409,33 +433,32 @@ class ImageStore:
             if image_id in used:
                 self._records.touch(image_id)
             elif self._records.last_used(image_id) <= oldest:
-                with self._unless_busy():
-                    if self._records.last_used(image_id) <= oldest:
-                        self._records.remove(image_id)
-                        LOG.info('Image %s has not been used for a while; '
-                                 'removed it', image_id)
+                self._unless_busy(self._expire_image, image_id, oldest)
         kept = set(layers_in_use)
         for layer in self.layers():
             if time.monotonic() > until:
                 return
-            if layer.diff_id in kept or layer.unpacked > oldest:
-                continue
-            with self._unless_busy():
-                if layer.diff_id not in self.used_layers():
-                    privileged_layer.remove(layer.diff_id)
-                    LOG.info('No image needs layer %s; removed it',
-                             layer.diff_id)
-        with self._unless_busy():
-            self._blobs.keep(layer.diff_id for layer in self.layers())
+            if layer.diff_id not in kept and layer.unpacked <= oldest:
+                self._unless_busy(self._expire_layer, layer)
+        self._unless_busy(lambda: self._blobs.keep(
+            layer.diff_id for layer in self.layers()))
 
-    @contextlib.contextmanager
-    def _unless_busy(self) -> Iterator[None]:
-        """Leave the steps for the next time while an image is fetched."""
-        try:
-            with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                yield
-        except BlockingIOError:
-            pass
+    def _expire_image(self, image_id: str, oldest: float) -> None:
+        if self._records.last_used(image_id) <= oldest:
+            self._records.remove(image_id)
+            LOG.info('Image %s has not been used for a while; removed it',
+                     image_id)
+
+    def _expire_layer(self, layer: Layer) -> None:
+        if layer.diff_id not in self.used_layers():
+            privileged_layer.remove(layer.diff_id)
+            LOG.info('No image needs layer %s; removed it', layer.diff_id)
+
+    def _unless_busy(self, step: Callable[..., None], *args: object) -> None:
+        """Leave a step for the next time while an image is fetched."""
+        with contextlib.suppress(BlockingIOError), \
+                self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            step(*args)
 
     def _image(self, image_id: str, config: image_config.ImageConfig,
                layers: list[Layer]) -> Image:
@@ -458,6 +481,24 @@ class ImageStore:
     def _release(self, diff_ids: Iterable[str]) -> None:
         with self._claims_lock:
             self._claims -= collections.Counter(list(diff_ids))
+
+    def _sync(self, diff_ids: tuple[digest.Digest, ...]) -> None:
+        try:
+            privileged_layer.sync(diff_ids)
+        except Exception:
+            # They are synced by the kernel in time; until then a crash of the
+            # host costs no more than fetching them again.
+            LOG.exception('Layers could not be synced to the disk')
+        for diff_id in diff_ids:
+            self._seal(diff_id)
+
+    def _seal(self, diff_id: digest.Digest) -> None:
+        if self._closing.is_set():
+            return
+        try:
+            privileged_layer.seal(diff_id)
+        except Exception:
+            LOG.exception('Damage of layer %s will not be found', diff_id)
 
     def _discard(self, made: list[digest.Digest]) -> None:
         """Remove layers of an image that did not make it."""
@@ -499,15 +540,6 @@ def _complete(file: spool.File, size: int | None) -> None:
     if size is not None and file.size < size:
         raise exception.ImageIncomplete(
             f'only {file.size} of {size} bytes came from Glance')
-
-
-def _sync(diff_ids: tuple[digest.Digest, ...]) -> None:
-    try:
-        privileged_layer.sync(diff_ids)
-    except Exception:
-        # They are synced by the kernel in time; until then a crash of the
-        # host costs no more than fetching them again.
-        LOG.exception('Layers could not be synced to the disk')
 
 
 @contextlib.contextmanager
