@@ -16,6 +16,8 @@ OPENSTACK_HOST = '${management}'
 OPENSTACK_KEYSTONE_URL = '${auth_url}'
 OPENSTACK_API_VERSIONS = {'identity': 3, 'image': 2}
 CONSOLE_TYPE = 'SERIAL'
+# The console is a frame of the container's page.
+X_FRAME_OPTIONS = 'SAMEORIGIN'
 # A container's root file system is no volume.
 LAUNCH_INSTANCE_DEFAULTS = {'create_volume': False}
 TIME_ZONE = 'UTC'
