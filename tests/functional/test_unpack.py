@@ -38,7 +38,6 @@ from nova_container.privileged import context
 from nova_container.privileged import layer as privileged
 from tests import archives
 from tests import cases
-from tests.functional import system_image
 
 CONF = cfg.CONF
 
@@ -687,10 +686,6 @@ class UmociTest(UnpackTestCase):
             archives.symlink('var/link', '../etc/passwd', uid=5, mtime=3),
             archives.entry('var/note', b'', mtime=4, pax_headers={
                 'SCHILY.xattr.user.note': 'v'})))
-
-    def test_debian(self):
-        """A whole system, as mmdebstrap makes it."""
-        self.compare(system_image.layer())
 
     def compare(self, layer: bytes) -> None:
         oci = archives.OciArchive()
