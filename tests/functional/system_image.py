@@ -57,7 +57,7 @@ def _layer(name: str, packages: tuple[str, ...]) -> bytes:
 
 
 def layer() -> bytes:
-    """A system with systemd, as an uncompressed tar."""
+    """A system with systemd as an uncompressed tar."""
     return _layer('systemd', _SYSTEM)
 
 
