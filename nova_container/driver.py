@@ -26,6 +26,7 @@ from nova.virt import event as virtevent
 from nova.virt import hardware
 from oslo_log import log
 
+from nova_container.compute import config_drive
 from nova_container.compute import device_metadata
 from nova_container.compute import diagnostics
 from nova_container.compute import fault
@@ -75,6 +76,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         'supports_device_tagging': True,
         'supports_tagged_attach_interface': True,
         'supports_image_type_raw': True,
+        'supports_pcpus': True,
     }
 
     def __init__(self, virtapi):
@@ -185,17 +187,19 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             image = self._images.ensure(context, instance, image_meta)
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []
-            spec = self._intent(instance, image, network_info)
+            device_metadata.save(context, instance)
+            spec = self._intent(
+                instance, image, network_info, config_drive.files(
+                    instance, network_info, injected_files, admin_password))
             undo.callback(self._remove, instance, network_info)
             engine.define(spec)
-            device_metadata.save(context, instance)
             if power_on:
                 self._boot(instance, network_info)
             undo.pop_all()
 
-    def _intent(self, instance, image, network_info):
+    def _intent(self, instance, image, network_info, drive=None):
         return intent.build(instance, image, network_info,
-                            CONF.container.pids_limit, inventory.cpuset())
+                            CONF.container.pids_limit, drive)
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""

@@ -56,6 +56,7 @@ class HostSide:
     :param cgroup: path of its control group below each hierarchy's root
     :param files: files and directories to bind read-write: (path on the
         host, in the container)
+    :param read_only: the same, read-only
     :param open_files_max: the host's own hard limit
     :param machine: as uname(2) names it
     :param init: path of the small init, where the spec wants one
@@ -71,6 +72,7 @@ class HostSide:
     machine: str
     init: str | None = None
     devices: tuple[str, ...] = ()
+    read_only: tuple[tuple[str, str], ...] = ()
 
 
 # Where the small init is bound in the container.
@@ -117,6 +119,9 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
     mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'nosuid', 'nodev',
                      source=outside)
                for outside, inside in host.files]
+    mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'ro', 'nosuid',
+                     'nodev', source=outside)
+               for outside, inside in host.read_only]
     return mounts
 
 
@@ -134,6 +139,8 @@ def _resources(limits: limits_.Limits,
         cpu['shares'] = limits.cpu_shares
     if limits.cpuset is not None:
         cpu['cpus'] = limits.cpuset
+    if limits.memory_nodes is not None:
+        cpu['mems'] = limits.memory_nodes
     if cpu:
         resources['cpu'] = cpu
     if limits.memory is not None:
@@ -154,6 +161,8 @@ def changed_resources(limits: limits_.Limits,
     :param processors: every one of the host, where the limits name none
     """
     memory, pids = -1, -1
+    nodes = {} if limits.memory_nodes is None else {
+        'mems': limits.memory_nodes}
     if limits.memory is not None:
         memory = limits.memory
     if limits.pids is not None:
@@ -161,7 +170,7 @@ def changed_resources(limits: limits_.Limits,
     return {
         'cpu': {'quota': limits.cpu_quota or -1, 'period': limits.cpu_period,
                 'shares': limits.cpu_shares or 1024,
-                'cpus': limits.cpuset or processors},
+                'cpus': limits.cpuset or processors, **nodes},
         'memory': {'limit': memory,
                    'swap': memory + limits.swap if memory >= 0 else -1},
         'pids': {'limit': pids},
