@@ -38,6 +38,9 @@ from nova_container.compute import lifecycle
 from nova_container.compute import port
 from nova_container.compute import serial_console
 from nova_container.compute import unsupported
+from nova_container.compute import volume_driver
+from nova_container.compute import volume_recovery
+from nova_container.compute import volumes
 from nova_container import conf
 from nova_container.image import store
 from nova_container.privileged import place
@@ -66,7 +69,8 @@ _POWER_STATES = {
 _CONSOLE_BYTES = 100 * 1024
 
 
-class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
+class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
+                      driver.ComputeDriver):
     """Runs instances as Linux containers."""
 
     capabilities = {
@@ -74,9 +78,12 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         'has_imagecache': False,
         'supports_attach_interface': True,
         'supports_device_tagging': True,
-        'supports_tagged_attach_interface': True,
+        'supports_extend_volume': True,
         'supports_image_type_raw': True,
+        'supports_multiattach': True,
         'supports_pcpus': True,
+        'supports_tagged_attach_interface': True,
+        'supports_tagged_attach_volume': True,
     }
 
     def __init__(self, virtapi):
@@ -88,6 +95,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         self._feedback = None
         self._restarter = None
         self._logs = None
+        self._volumes = None
         self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
@@ -98,6 +106,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                         container_id)
         image_store = store.ImageStore(CONF.container.state_path)
         image_store.recover(engine.layers_in_use())
+        volumes.recover()
         self._images = images.Images(image_store)
         self._feedback = feedback.Feedback()
         self._health = health.HealthMonitor(self._feedback.health)
@@ -106,6 +115,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         self._restarter = restart.Restarter(self._restart,
                                             self._reporter.report)
         self._monitor = monitor.ExitMonitor(self._on_exit)
+        self._volumes = volume_recovery.Finisher(self)
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
                 self._watch(container_id)
@@ -114,7 +124,8 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
-                       self._reporter, self._feedback, self._logs):
+                       self._reporter, self._feedback, self._logs,
+                       self._volumes):
             if worker is not None:
                 worker.stop()
         self._consoles.stop()
@@ -188,18 +199,22 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []
             device_metadata.save(context, instance)
+            undo.callback(volumes.disconnect_all, context, instance)
             spec = self._intent(
-                instance, image, network_info, config_drive.files(
-                    instance, network_info, injected_files, admin_password))
+                instance, image, network_info,
+                volumes.connect_all(context, instance, block_device_info),
+                config_drive.files(instance, network_info, injected_files,
+                                   admin_password))
             undo.callback(self._remove, instance, network_info)
             engine.define(spec)
             if power_on:
                 self._boot(instance, network_info)
             undo.pop_all()
 
-    def _intent(self, instance, image, network_info, drive=None):
+    def _intent(self, instance, image, network_info, attachments,
+                drive=None):
         return intent.build(instance, image, network_info,
-                            CONF.container.pids_limit, drive)
+                            CONF.container.pids_limit, attachments, drive)
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""
@@ -226,11 +241,14 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             both.callback(port.unplug, instance, network_info)
             engine.undefine(instance.uuid)
 
-    def _redefine(self, instance, network_info):
+    def _redefine(self, context, instance, network_info, block_device_info):
         """Take up what has changed in Nova since the last start."""
+        attachments = volumes.connect_all(context, instance,
+                                          block_device_info)
         image = self._images.cached(instance.image_ref)
         if image is not None:
-            engine.define(self._intent(instance, image, network_info))
+            engine.define(self._intent(instance, image, network_info,
+                                       attachments))
 
     def destroy(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, destroy_secrets=True):
@@ -239,6 +257,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                 self._remove(instance, network_info or [])
             else:
                 self._halt(instance, network_info or [])
+            volumes.disconnect_all(context, instance)
 
     def cleanup(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, migrate_data=None, destroy_vifs=True,
@@ -248,6 +267,7 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                 port.unplug(instance, network_info or [])
             if destroy_disks:
                 engine.undefine(instance.uuid)
+            volumes.disconnect_all(context, instance)
 
     def delete_instance_files(self, instance):
         engine.undefine(instance.uuid)
@@ -264,7 +284,8 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             if current.status is state.Status.RUNNING:
                 return
             self._halt(instance, network_info)
-            self._redefine(instance, network_info)
+            self._redefine(context, instance, network_info,
+                           block_device_info)
             self._boot(instance, network_info)
 
     def reboot(self, context, instance, network_info, reboot_type,
@@ -276,7 +297,8 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
                 self._halt(instance, network_info, CONF.shutdown_timeout)
             else:
                 self._halt(instance, network_info)
-                self._redefine(instance, network_info)
+                self._redefine(context, instance, network_info,
+                               block_device_info)
             self._boot(instance, network_info)
 
     def pause(self, instance):

@@ -26,6 +26,7 @@ from nova_container.spec import container
 from nova_container.spec import file
 from nova_container.spec import health
 from nova_container.spec import restart
+from nova_container.spec import volume
 
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
@@ -168,6 +169,7 @@ def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
+          volumes: tuple[volume.Attachment, ...] = (),
           drive: tuple[file.File, ...] | None = None
           ) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
@@ -208,4 +210,5 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
                       if drive is None else drive),
         # In a machine this is cloud-init's business.
         authorized_keys='' if kind_ == container.MACHINE
-        else instance.key_data or '')
+        else instance.key_data or '',
+        volumes=volumes)

@@ -17,19 +17,15 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'attach_volume': 'attaching a volume',
     'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'confirm_migration': 'migration',
-    'detach_volume': 'detaching a volume',
-    'extend_volume': 'extending a volume',
     'finish_migration': 'migration',
     'finish_revert_migration': 'migration',
     'get_mks_console': 'a graphical console',
     'get_spice_console': 'a graphical console',
     'get_vnc_console': 'a graphical console',
-    'get_volume_connector': 'attaching a volume',
     'host_maintenance_mode': 'host maintenance mode',
     'host_power_action': 'powering the host',
     'live_migration': 'live migration',
@@ -43,7 +39,6 @@ _OPERATIONS = {
     'set_host_enabled': 'enabling the host',
     'snapshot': 'a snapshot',
     'suspend': 'suspend and resume',
-    'swap_volume': 'replacing a volume',
     'trigger_crash_dump': 'a crash dump',
     'umount_share': 'unmounting a share',
     'unquiesce': 'quiescing',

@@ -48,12 +48,35 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True)
+class BlockDevice:
+    """A block device that the container gets.
+
+    :param node: its node on the host, which belongs to the container's root
+    :param path: in the container
+    """
+
+    node: str
+    path: str
+    major: int
+    minor: int
+    read_only: bool
+
+    @property
+    def rule(self) -> dict[str, typing.Any]:
+        """What the control group is to let through."""
+        return {'allow': True, 'type': 'b', 'major': self.major,
+                'minor': self.minor,
+                'access': 'r' if self.read_only else 'rw'}
+
+
+@dataclasses.dataclass(frozen=True)
 class HostSide:
     """What only the host knows.
 
     :param rootfs: path of the mounted root file system
     :param ids: the container's user namespace
-    :param cgroup: path of its control group below each hierarchy's root
+    :param cgroup: path of its control group below each hierarchy's root, or
+        systemd's ``slice:prefix:name``
     :param files: files and directories to bind read-write: (path on the
         host, in the container)
     :param read_only: the same, read-only
@@ -61,6 +84,10 @@ class HostSide:
     :param machine: as uname(2) names it
     :param init: path of the small init, where the spec wants one
     :param devices: devices of the host that exist, by path
+    :param apparmor: name of a profile that the kernel has
+    :param block_devices: those of volumes
+    :param fixed_device_rules: the control group's rules on devices cannot be
+        changed later, when volumes come
     """
 
     rootfs: str
@@ -73,7 +100,13 @@ class HostSide:
     init: str | None = None
     devices: tuple[str, ...] = ()
     read_only: tuple[tuple[str, str], ...] = ()
+    apparmor: str | None = None
+    block_devices: tuple[BlockDevice, ...] = ()
+    fixed_device_rules: bool = False
 
+
+# crun by itself puts a container into a group within its scope; runc does not.
+_ANNOTATIONS = {'run.oci.systemd.subgroup': ''}
 
 # Where the small init is bound in the container.
 _INIT = '/dev/init'
@@ -122,15 +155,30 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
     mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'ro', 'nosuid',
                      'nodev', source=outside)
                for outside, inside in host.read_only]
+    # Unlike the others without nodev.
+    mounts += [mount(device.path, 'bind', 'bind', 'rprivate', 'nosuid',
+                     'noexec', source=device.node)
+               for device in host.block_devices]
     return mounts
 
 
+def _block_rules(host: HostSide) -> list[dict[str, typing.Any]]:
+    if host.fixed_device_rules:
+        # No node can be made in a user namespace: what is not bound into the
+        # container cannot be opened there.
+        return [{'allow': True, 'type': 'b', 'access': 'rw'}]
+    return [device.rule for device in host.block_devices]
+
+
 def _resources(limits: limits_.Limits,
-               devices: list[rights_.Device]) -> dict[str, typing.Any]:
+               devices: list[rights_.Device],
+               block_rules: list[dict[str, typing.Any]]
+               ) -> dict[str, typing.Any]:
     resources: dict[str, typing.Any] = {
         'devices': [{'allow': False, 'access': 'rwm'}] + [
             {'allow': True, 'type': 'c', 'major': device.major,
-             'minor': device.minor, 'access': 'rw'} for device in devices],
+             'minor': device.minor, 'access': 'rw'} for device in devices]
+        + block_rules,
     }
     cpu: dict[str, typing.Any] = {}
     if limits.cpu_quota is not None:
@@ -222,12 +270,14 @@ def build(spec: container.ContainerSpec,
             'noNewPrivileges': False,
         },
         'mounts': _mounts(spec, rights, host),
+        'annotations': dict(_ANNOTATIONS),
         'linux': {
             'namespaces': [{'type': kind} for kind in _NAMESPACES],
             'uidMappings': mapping,
             'gidMappings': mapping,
             'cgroupsPath': host.cgroup,
-            'resources': _resources(spec.limits, devices),
+            'resources': _resources(spec.limits, devices,
+                                    _block_rules(host)),
             'sysctl': dict(_SYSCTL),
             'devices': [
                 {'path': device.path, 'type': 'c', 'major': device.major,
@@ -237,6 +287,8 @@ def build(spec: container.ContainerSpec,
             'readonlyPaths': list(rights.readonly_paths),
         },
     }
+    if rights.confined and host.apparmor is not None:
+        config['process']['apparmorProfile'] = host.apparmor
     if rights.seccomp is not None:
         config['linux']['seccomp'] = seccomp.profile(host.machine,
                                                      rights.seccomp)

@@ -39,6 +39,7 @@ import uuid
 from nova_container import exception
 from nova_container.oci import rights as rights_
 from nova_container.oci import runtime_config
+from nova_container.privileged import apparmor
 from nova_container.privileged import block
 from nova_container.privileged import cgroup
 from nova_container.privileged import console_log
@@ -53,7 +54,9 @@ from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process
+from nova_container.privileged import systemd
 from nova_container.privileged import userns
+from nova_container.privileged import volume
 from nova_container.spec import codec
 from nova_container.spec import container
 from nova_container.spec import idmap
@@ -92,6 +95,23 @@ def host_ids(container_id: str) -> tuple[int, int]:
     return first, first + idmap.RANGE_SIZE - 1
 
 
+def id_map(container_id: str) -> idmap.IdMap:
+    """The user namespace of a defined container."""
+    return place.ids().container(_slot(container_id))
+
+
+def runs(container_id: str) -> bool:
+    """Whether its first process is there, be it held or running."""
+    found = _process(container_id)
+    return found is not None and process.alive(found)
+
+
+def monitor(container_id: str) -> process.Process | None:
+    """The container's monitor; None if none runs."""
+    found = _process(container_id, 'monitor')
+    return found if found is not None and process.alive(found) else None
+
+
 def layer_path(diff_id: str) -> str:
     """Directory of a layer's tree."""
     algorithm, _, value = diff_id.partition(':')
@@ -117,14 +137,17 @@ def setup(user: int, group: int) -> None:
         directory(place.state(name), 0o755, (0, 0))
     for name in ('layers/tmp', 'trash'):
         directory(place.state(name), 0o711, (0, 0))
-    for name in ('spool', 'images'):
+    for name in ('spool', 'images', 'mnt', 'connections'):
         directory(place.state(name), 0o700, (user, group))
     directory(place.CONF.container.run_path, 0o711, (0, 0))
     for name in ('c', 'exits'):
         directory(place.run(name), 0o755, (0, 0))
-    directory(place.run('oci'), 0o700, (0, 0))
+    for name in ('oci', 'volumes'):
+        directory(place.run(name), 0o700, (0, 0))
     namespace.ensure_mount_namespace()
     oci_runtime.runtime()
+    systemd.require()
+    apparmor.profile()
 
 
 def _allocate_slot(container_id: str) -> int:
@@ -250,14 +273,20 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
             f'{cgroup.ROOT}/unified')
     if spec.nesting:
         files += _bind_nested(spec.id, disks.nested, ids.outside)
+    files += volume.mount_all(spec, ids)
     config = runtime_config.build(spec, runtime_config.HostSide(
-        rootfs=rootfs, ids=ids, cgroup=place.cgroup(spec.id), identity=who,
-        files=files, read_only=_write_config_drive(spec, ids.outside),
+        rootfs=rootfs, ids=ids, identity=who, files=files,
+        read_only=_write_config_drive(spec, ids.outside),
+        cgroup=systemd.oci_path(spec.id) if systemd.manages()
+        else place.cgroup(spec.id),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         machine=os.uname().machine,
         init=initial.program() if spec.init else None,
+        apparmor=apparmor.profile(),
         devices=tuple(device.path for device in rights.devices
-                      if os.path.exists(device.path))))
+                      if os.path.exists(device.path)),
+        block_devices=volume.make_nodes(spec, ids.outside),
+        fixed_device_rules=cgroup.unified()))
     definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
                      0o600)
     pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,
@@ -654,11 +683,12 @@ def _record_exit(container_id: str, due: int | None) -> None:
     path = place.exit_file(container_id)
     if os.path.exists(place.container_run(container_id, 'started')) and \
             os.path.isdir(place.container_state(container_id)):
-        kills = cgroup.oom_kills(container_id)
+        # systemd removes the group with the last process, and its counter;
+        # the monitor then has noted that there was one.
+        kills = max(cgroup.oom_kills(container_id), os.path.exists(
+            place.container_run(container_id, 'oom')))
         ended: dict[str, typing.Any] = {
-            'time': time.time(), 'oom_kills': kills,
-            'oom': kills > 0 or os.path.exists(
-                place.container_run(container_id, 'oom'))}
+            'time': time.time(), 'oom_kills': int(kills), 'oom': kills > 0}
         if due is not None:
             ended['due'] = due
         try:
@@ -745,6 +775,7 @@ def recover() -> list[str]:
     """
     touched = []
     namespace.with_mounts(disk.recover)
+    volume.recover()
     for name in os.listdir(place.state('trash')):
         _empty_trash(name)
     for container_id in os.listdir(place.run('c')):
@@ -784,6 +815,7 @@ def teardown() -> None:
     if os.path.isdir(place.run('c')):
         for container_id in os.listdir(place.run('c')):
             _halt(container_id)
+        volume.teardown()
         namespace.drop_mount_namespace()
         shutil.rmtree(place.CONF.container.run_path)
     cgroup.remove_all()

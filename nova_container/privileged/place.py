@@ -22,11 +22,14 @@
         ids/<slot>               symbolic link, names the slot's container
         containers/<id>/         spec.json slot log exit.json, and
                                  upper/ work/ mnt/ or root.img ephemeral.img
+        mnt/                     NFS shares of volumes (the service user's)
+        connections/             how volumes were connected (likewise)
         trash/                   containers being removed
     <run_path>/                  gone at reboot
         ns/mnt                   the mount namespace of the containers
         oci/                     the OCI runtime's own state
         exits/<id>               exit code, written by conmon
+        volumes/<id>.json        the device of a connected volume
         disks/<id>               a halted container's disk while it is read
         c/<id>/                  config.json, rootfs/, disk/, run.json, ...
 """
@@ -35,6 +38,7 @@ import os
 
 from oslo_config import cfg
 
+from nova_container.privileged import systemd
 from nova_container.spec import container
 from nova_container.spec import idmap
 
@@ -77,5 +81,10 @@ def ids() -> idmap.IdRanges:
 
 
 def cgroup(*parts: str) -> str:
-    """A control group, relative to the root of each hierarchy."""
+    """A control group, relative to the root of each hierarchy.
+
+    :param parts: a container's id, or a word that is none; ours without
+    """
+    if systemd.manages():
+        return systemd.path(*parts)
     return '/' + '/'.join((CONF.container.cgroup_parent, *parts))

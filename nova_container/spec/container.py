@@ -23,6 +23,7 @@ from nova_container.spec import limits as limits_
 from nova_container.spec import network
 from nova_container.spec import restart as restart_
 from nova_container.spec import signals
+from nova_container.spec import volume as volume_
 
 _ID = re.compile(
     r'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')
@@ -44,7 +45,7 @@ def check_id(container_id: str) -> str:
 
     :raises InvalidSpec: otherwise
     """
-    if not isinstance(container_id, str) or not _ID.match(container_id):
+    if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
         raise exception.InvalidSpec(
             f'container id {container_id!r} is not a lower-case UUID')
     return container_id
@@ -139,23 +140,25 @@ class ContainerSpec:
     health: health_.Healthcheck | None = None
     config_drive: tuple[file.File, ...] = ()
     authorized_keys: str = ''
+    volumes: tuple[volume_.Attachment, ...] = ()
 
     def __post_init__(self) -> None:
         check_id(self.id)
-        if not _HOSTNAME.match(self.hostname):
+        if not _HOSTNAME.fullmatch(self.hostname):
             raise exception.InvalidSpec(
                 f'hostname {self.hostname!r} is not valid')
         if not 1 <= len(self.layers) <= _LAYERS_MAX:
             raise exception.InvalidSpec(
                 f'{len(self.layers)} layers are not in 1..{_LAYERS_MAX}')
         for layer in self.layers:
-            if not _DIFF_ID.match(layer):
+            if not _DIFF_ID.fullmatch(layer):
                 raise exception.InvalidSpec(
                     f'layer {layer!r} is not a sha256 digest')
         if self.kind not in (APPLICATION, MACHINE):
             raise exception.InvalidSpec(
                 f'container kind {self.kind!r} is neither {APPLICATION} nor '
                 f'{MACHINE}')
+        volume_.check_distinct(self.volumes)
         if self.kind == MACHINE and self.init:
             raise exception.InvalidSpec(
                 f'a {MACHINE} container has an init of its own; remove '

@@ -32,14 +32,15 @@ BUILD = ('ca-certificates', 'gcc', 'libc6-dev', 'python3-dev', 'python3-venv')
 SERVICES = (
     'conmon', 'crun', 'curl', 'ethtool', 'haproxy', 'iproute2',
     'mariadb-server', 'memcached', 'openvswitch-switch', 'ovn-central',
-    'ovn-host', 'procps', 'rabbitmq-server', 'runc', 'sudo', 'util-linux',
+    'ovn-host', 'procps', 'rabbitmq-server', 'runc', 'skopeo', 'sudo',
+    'util-linux',
 )
 
 # For the option --volumes.
 VOLUMES = (
     'ceph-common', 'ceph-mgr', 'ceph-mon', 'ceph-osd', 'fuse3',
     'python3-rados', 'python3-rbd', 'qemu-block-extra',
-    'qemu-system-common', 'qemu-utils',
+    'qemu-system-common', 'qemu-utils', 'xfsprogs',
 )
 
 POLICY = pathlib.Path('/usr/sbin/policy-rc.d')
