@@ -107,7 +107,8 @@ def inventory(ratios: dict[str, float],
     def item(resource_class, total, reserved):
         return {'total': total, 'reserved': min(reserved, total),
                 'min_unit': 1, 'max_unit': total, 'step_size': 1,
-                'allocation_ratio': ratios[resource_class]}
+                # A processor of one's own is never given twice.
+                'allocation_ratio': ratios.get(resource_class, 1.0)}
 
     memory = psutil.virtual_memory().total // _MIB
     found = {
