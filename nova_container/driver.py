@@ -37,6 +37,7 @@ from nova_container.compute import inventory
 from nova_container.compute import lifecycle
 from nova_container.compute import port
 from nova_container.compute import serial_console
+from nova_container.compute import snapshot
 from nova_container.compute import unsupported
 from nova_container.compute import volume_driver
 from nova_container.compute import volume_recovery
@@ -75,7 +76,7 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
 
     capabilities = {
         **driver.ComputeDriver.capabilities,
-        'has_imagecache': False,
+        'has_imagecache': True,
         'supports_attach_interface': True,
         'supports_device_tagging': True,
         'supports_extend_volume': True,
@@ -84,6 +85,7 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
         'supports_pcpus': True,
         'supports_tagged_attach_interface': True,
         'supports_tagged_attach_volume': True,
+        'supports_trusted_certs': True,
     }
 
     def __init__(self, virtapi):
@@ -105,7 +107,7 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
                         'service ended; the rest of it is gone now',
                         container_id)
         image_store = store.ImageStore(CONF.container.state_path)
-        image_store.recover(engine.layers_in_use())
+        image_store.recover()
         volumes.recover()
         self._images = images.Images(image_store)
         self._feedback = feedback.Feedback()
@@ -301,6 +303,11 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
                                block_device_info)
             self._boot(instance, network_info)
 
+    def snapshot(self, context, instance, image_id, update_task_state):
+        with fault.translated(instance):
+            snapshot.take(self._images, context, instance, image_id,
+                          update_task_state, CONF.container.snapshot_format)
+
     def pause(self, instance):
         with fault.translated(instance):
             engine.pause(instance.uuid)
@@ -362,6 +369,12 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
 
     # The host
 
+    def manage_image_cache(self, context, all_instances):
+        self._images.expire(all_instances)
+
+    def cache_image(self, context, image_id):
+        return self._images.cache(context, image_id)
+
     def get_available_nodes(self, refresh=False):
         return [CONF.host]
 
@@ -372,7 +385,8 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
         current = provider_tree.data(nodename).inventory
         provider_tree.update_inventory(nodename, inventory.inventory(
             self._get_allocation_ratios(current),
-            self._get_reserved_host_disk_gb_from_config()))
+            self._get_reserved_host_disk_gb_from_config()
+            + self._images.disk_gb()))
         provider_tree.add_traits(nodename, *inventory.traits())
 
     def get_host_cpu_stats(self):

@@ -119,11 +119,11 @@ def _nodes() -> list[tuple[int, set[int], int]]:
 
 
 def _siblings(cpus: set[int]) -> list[set[int]]:
-    """Threads of one core each; none where each core has but one."""
+    """The processors of each core."""
     cores = {frozenset(hardware.parse_cpu_spec(
         (_PROCESSORS / f'cpu{cpu}/topology/thread_siblings_list')
         .read_text().strip())) for cpu in cpus}
-    return [set(core) for core in sorted(cores, key=min) if len(core) > 1]
+    return [set(core) for core in sorted(cores, key=min)]
 
 
 def place(instance) -> Place:

@@ -17,7 +17,6 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'confirm_migration': 'migration',
@@ -37,7 +36,6 @@ _OPERATIONS = {
     'resume': 'suspend and resume',
     'set_admin_password': 'setting the password',
     'set_host_enabled': 'enabling the host',
-    'snapshot': 'a snapshot',
     'suspend': 'suspend and resume',
     'trigger_crash_dump': 'a crash dump',
     'umount_share': 'unmounting a share',

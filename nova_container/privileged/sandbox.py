@@ -144,12 +144,16 @@ class Pack:
     """Make a layer of the tree.
 
     :param output: descriptor of the file to write to
+    :param patient: others need the processors more
     """
 
     output: int
     compression: str
+    patient: bool = False
 
     def run(self) -> dict[str, object]:
+        if self.patient:
+            os.nice(19)
         layer = output.LayerOutput(self.output, self.compression)
         result = diff.Diff(tarwriter.Writer(layer)).run()
         layer.close()
