@@ -14,13 +14,16 @@
 
 import dataclasses
 
+from nova_container.compute import config_drive
 from nova_container.compute import flavor
+from nova_container.compute import numa
 from nova_container.compute import port
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.oci import image_config
 from nova_container.spec import container
+from nova_container.spec import file
 from nova_container.spec import health
 from nova_container.spec import restart
 from nova_container.spec import volume
@@ -85,6 +88,9 @@ def process(metadata: dict[str, str], image: store.Image,
         args = entrypoint + (command if said.command is None
                              else said.command)
     env = dict(item.split('=', 1) for item in config.env)
+    if machine:
+        # By this cloud-init knows where it is (DataSourceOpenStack).
+        env['product_name'] = 'OpenStack Nova'
     env.update(said.env)
 
     def either(wish: str | None, own: str) -> str:
@@ -163,15 +169,15 @@ def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          cpuset: str | None = None,
-          volumes: tuple[volume.Attachment, ...] = ()
+          volumes: tuple[volume.Attachment, ...] = (),
+          drive: tuple[file.File, ...] | None = None
           ) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
     :param network_info: nova.network.model.NetworkInfo
     :param pids_limit: where the flavor has none
-    :param cpuset: processors that instances may use, None for all
+    :param drive: the config drive, where it is more than Nova has on record
     :raises UserError: what the tenant asked for makes no sense
     """
     words = wishes.said(instance)
@@ -188,7 +194,8 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         hostname=instance.hostname or f'container-{instance.uuid}',
         process=process(words, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
-        limits=flavor.resources(instance.flavor, pids_limit, cpuset),
+        limits=flavor.resources(instance.flavor, pids_limit,
+                                numa.place(instance)),
         disk=flavor.disks(instance.flavor),
         dns=port.name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
@@ -199,4 +206,9 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
         health=healthcheck(image, said),
+        config_drive=(config_drive.files(instance, network_info)
+                      if drive is None else drive),
+        # In a machine this is cloud-init's business.
+        authorized_keys='' if kind_ == container.MACHINE
+        else instance.key_data or '',
         volumes=volumes)

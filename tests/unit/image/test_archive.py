@@ -23,6 +23,7 @@ from nova_container import exception
 from nova_container.image import archive
 from nova_container.oci import platform
 from tests import archives
+from tests import cases
 from tests.unit import base
 
 HOST = platform.Platform('linux', 'amd64')
@@ -212,7 +213,7 @@ class ArchiveTest(base.TestCase):
                      'more than')
 
     @hypothesis.given(strategies.data())
-    @hypothesis.settings(max_examples=300, deadline=None)
+    @cases.cases(300)
     def test_damage_is_refused_or_harmless(self, data):
         oci = archives.OciArchive()
         whole = bytearray(oci.save(oci.image(ONE, raw_config=config(ONE))))

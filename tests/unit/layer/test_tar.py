@@ -21,6 +21,7 @@ from hypothesis import strategies
 from nova_container import exception
 from nova_container.layer import tar
 from tests import archives
+from tests import cases
 from tests.unit import base
 
 
@@ -89,7 +90,7 @@ class ReaderTest(base.TestCase):
     @hypothesis.given(strategies.lists(entries(), max_size=5),
                       strategies.sampled_from([tarfile.PAX_FORMAT,
                                                tarfile.GNU_FORMAT]))
-    @hypothesis.settings(max_examples=200, deadline=None)
+    @cases.cases(200)
     def test_reads_what_tarfile_writes(self, written, form):
         read = members(archives.tar(*written, form=form))
         self.assertEqual(len(written), len(read))
@@ -105,7 +106,7 @@ class ReaderTest(base.TestCase):
                                  name)
 
     @hypothesis.given(strategies.data())
-    @hypothesis.settings(max_examples=300, deadline=None)
+    @cases.cases(300)
     def test_damage_is_refused_or_harmless(self, data):
         whole = bytearray(archives.tar(
             archives.entry('a' * 150, b'x' * 700,

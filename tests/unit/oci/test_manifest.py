@@ -19,6 +19,7 @@ from hypothesis import strategies
 from nova_container import exception
 from nova_container.oci import image_config
 from nova_container.oci import manifest
+from tests import cases
 from tests.unit import base
 
 BLOB = {'mediaType': 'application/vnd.oci.image.config.v1+json',
@@ -76,7 +77,7 @@ class ManifestTest(base.TestCase):
                                                          'index')))
 
     @hypothesis.given(VALUES)
-    @hypothesis.settings(max_examples=300, deadline=None)
+    @cases.cases(300)
     def test_any_json_is_read_or_refused(self, value):
         data = json.dumps(value).encode()
         for read in (lambda: manifest.manifest_from_json(data, 'it'),
@@ -89,7 +90,7 @@ class ManifestTest(base.TestCase):
                 pass
 
     @hypothesis.given(strategies.binary(max_size=200))
-    @hypothesis.settings(max_examples=200, deadline=None)
+    @cases.cases(200)
     def test_any_bytes_are_read_or_refused(self, data):
         try:
             manifest.index_from_json(data, 'it')
