@@ -33,7 +33,9 @@ from nova_container.compute import images
 from nova_container.compute import intent
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
+from nova_container.compute import password
 from nova_container.compute import port
+from nova_container.compute import rescue
 from nova_container.compute import unsupported
 from nova_container import conf
 from nova_container.image import store
@@ -56,14 +58,20 @@ _POWER_STATES = {
     state.Status.CREATED: power_state.NOSTATE,
     state.Status.RUNNING: power_state.RUNNING,
     state.Status.PAUSED: power_state.PAUSED,
+    state.Status.SUSPENDED: power_state.SUSPENDED,
     state.Status.STOPPED: power_state.SHUTDOWN,
 }
+
+# What a program makes of it: Java and Go tell what their threads do, C dumps
+# core, and a first process that does not handle it never sees it.
+_DUMP_SIGNAL = 'SIGQUIT'
 
 # What "nova console-log" shows at most; the API's own limit is on lines.
 _CONSOLE_BYTES = 100 * 1024
 
 
-class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
+class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
+                      driver.ComputeDriver):
     """Runs instances as Linux containers."""
 
     capabilities = {
@@ -275,6 +283,35 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
         with fault.translated(instance):
             engine.resume(instance.uuid)
 
+    def suspend(self, context, instance):
+        with fault.translated(instance):
+            engine.suspend(instance.uuid)
+
+    def resume(self, context, instance, network_info, block_device_info=None,
+               share_info=None):
+        with fault.translated(instance):
+            frozen = state.read(instance.uuid).process is not None
+            if frozen:
+                engine.resume(instance.uuid)
+        if not frozen:
+            # The host was restarted meanwhile.
+            self.power_on(context, instance, network_info, block_device_info)
+
+    def trigger_crash_dump(self, instance):
+        with fault.translated(instance):
+            engine.send_signal(instance.uuid, _DUMP_SIGNAL)
+
+    def set_admin_password(self, instance, new_pass):
+        with fault.translated(instance):
+            password.set_admin(instance, new_pass)
+
+    def poll_rebooting_instances(self, timeout, instances):
+        for instance in instances:
+            # A reboot ends within the time of the stop signal and that of
+            # the network: this one was cut off by the end of a service.
+            LOG.warning('The reboot has taken more than %d s; reboot it hard',
+                        timeout, instance=instance)
+
     def resume_state_on_host_boot(self, context, instance, network_info,
                                   share_info, block_device_info=None):
         self.power_on(context, instance, network_info, block_device_info)
@@ -313,6 +350,10 @@ class ContainerDriver(unsupported.UnsupportedMixin, driver.ComputeDriver):
             port.unplug(instance, network_info)
 
     # The host
+
+    def set_host_enabled(self, enabled):
+        # Nova tells placement itself; there is no more to it.
+        return 'enabled' if enabled else 'disabled'
 
     def get_available_nodes(self, refresh=False):
         return [CONF.host]

@@ -31,29 +31,32 @@ class Images:
         self._store = images
         self._glance = glance.API()
 
-    def ensure(self, context, instance, image_meta) -> store.Image:
+    def ensure(self, context, instance, image_meta,
+               image_id: str | None = None) -> store.Image:
         """The image of a server, unpacked on this host.
 
         Glance is asked with the user's own token.
 
         :param image_meta: nova.objects.ImageMeta
+        :param image_id: another image than the one it is made from
         :raises UserError: not an image of ours, or larger than the flavor
         """
-        if not instance.image_ref:
+        image_id = image_id or instance.image_ref
+        if not image_id:
             raise exception.InvalidSpec(
                 'boot from volume is not supported yet by the container '
                 'driver; boot from an image')
         given = (image_meta.container_format, image_meta.disk_format)
         if given != (_CONTAINER_FORMAT, _DISK_FORMAT):
             raise exception.ImageInvalid(
-                f'image {instance.image_ref}: container format {given[0]!r} '
+                f'image {image_id}: container format {given[0]!r} '
                 f'and disk format {given[1]!r}; upload a "docker save" or OCI '
                 f'archive with --container-format {_CONTAINER_FORMAT} '
                 f'--disk-format {_DISK_FORMAT}')
 
         def fetch(file):
             try:
-                self._glance.download(context, instance.image_ref, data=file,
+                self._glance.download(context, image_id, data=file,
                                       trusted_certs=instance.trusted_certs)
             except (OSError, nova_exception.GlanceConnectionFailed) as e:
                 # What requests raises is an OSError, too.
@@ -65,8 +68,14 @@ class Images:
 
         root_gb = instance.flavor.root_gb
         return self._store.ensure(
-            instance.image_ref, fetch, size=image_meta.size or None,
+            image_id, fetch, size=image_meta.size or None,
             max_bytes=(root_gb << 30) or None)
+
+    def properties(self, context, image_id: str) -> dict[str, str]:
+        """All of an image's properties; Nova's ImageMeta drops those that it
+        does not know.
+        """
+        return self._glance.get(context, image_id)['properties']
 
     def cached(self, image_ref: str) -> store.Image | None:
         """The image, if it is on this host already."""

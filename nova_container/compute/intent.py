@@ -12,6 +12,8 @@
 
 """A Nova instance, its flavor and its image as a ContainerSpec."""
 
+import dataclasses
+
 from nova_container.compute import flavor
 from nova_container.compute import wishes
 from nova_container import exception
@@ -130,17 +132,22 @@ def name_servers(network_info) -> network.Dns:
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          cpuset: str | None = None) -> container.ContainerSpec:
+          cpuset: str | None = None, metadata: dict[str, str] | None = None,
+          image_kind: str | None = None) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
     :param network_info: nova.network.model.NetworkInfo
     :param pids_limit: where the flavor has none
     :param cpuset: processors that instances may use, None for all
+    :param metadata: the tenant's words, if not the instance's
+    :param image_kind: of another image than the instance's own
     :raises UserError: what the tenant asked for makes no sense
     """
-    said = wishes.parse(instance.metadata)
-    kind_ = kind(instance.system_metadata)
+    if metadata is None:
+        metadata = instance.metadata
+    said = wishes.parse(metadata)
+    kind_ = image_kind or kind(instance.system_metadata)
     specs = instance.flavor.extra_specs
 
     def granted(key: str) -> bool:
@@ -150,7 +157,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     return container.ContainerSpec(
         id=instance.uuid,
         hostname=instance.hostname or f'container-{instance.uuid}',
-        process=process(instance.metadata, image, kind_),
+        process=process(metadata, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit, cpuset),
         disk=flavor.disks(instance.flavor),
@@ -163,3 +170,27 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
         health=healthcheck(image))
+
+
+def rescue(instance, image: store.Image, network_info, pids_limit: int,
+           cpuset: str | None, properties: dict[str, str],
+           own: bool) -> container.ContainerSpec:
+    """The system that a server is rescued with.
+
+    It runs what its image says, whatever the server's metadata says: a wrong
+    word there may be what it is rescued from. The server's own image, which
+    Nova takes where none is named, runs a shell on the console instead of the
+    service that it is made for, unless it is a machine.
+
+    :param properties: the image's
+    :param own: it is the server's own image
+    """
+    kind_ = kind({_KIND: properties.get(_KIND.removeprefix('image_'),
+                                        container.APPLICATION)})
+    said = {}
+    if own and kind_ == container.APPLICATION:
+        said = {'container:entrypoint': '/bin/sh', 'container:tty': 'true',
+                'container:user': 'root'}
+    return dataclasses.replace(
+        build(instance, image, network_info, pids_limit, cpuset, said, kind_),
+        privileged=False, nesting=False, health=None)

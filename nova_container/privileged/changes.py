@@ -57,7 +57,7 @@ def changes(container_id: str) -> list[tuple[str, str]]:
 
 
 def _changes(container_id: str) -> list[tuple[str, str]]:
-    layers = reversed(definition.load(container_id).layers)
+    layers = reversed(definition.load_own(container_id).layers)
     with contextlib.ExitStack() as opened:
         def open_directory(path: str) -> int:
             fd = os.open(path, _DIRECTORY)

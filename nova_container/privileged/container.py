@@ -60,6 +60,9 @@ from nova_container.spec import limits as limits_
 from nova_container.spec import policy
 from nova_container.spec import signals
 
+# Where a rescue system has the root file system of the container.
+RESCUED = '/rescue'
+
 # A killed process that is still there by then sits in the kernel.
 _KILL_TIMEOUT = 30
 _MONITOR_TIMEOUT = 10
@@ -138,6 +141,20 @@ def _allocate_slot(container_id: str) -> int:
         '[container] id_range_count')
 
 
+def _require_layers(spec: container.ContainerSpec) -> None:
+    for diff_id in spec.layers:
+        if not os.path.isdir(layer_path(diff_id)):
+            raise exception.ContainerNotFound(
+                f'container {spec.id}: layer {diff_id} is not on this host')
+
+
+def _require_halted(container_id: str) -> None:
+    if os.path.exists(place.container_run(container_id)):
+        raise exception.StateConflict(
+            f'container {container_id} runs; halt it before it is defined '
+            'anew')
+
+
 @context.entrypoint
 def define(spec: dict[str, typing.Any]) -> None:
     """Make a container's directory, ids and disks, or give a defined one a
@@ -149,10 +166,7 @@ def define(spec: dict[str, typing.Any]) -> None:
     """
     checked = codec.decode(container.ContainerSpec, spec)
     _check_allowed(checked)
-    for diff_id in checked.layers:
-        if not os.path.isdir(layer_path(diff_id)):
-            raise exception.ContainerNotFound(
-                f'container {checked.id}: layer {diff_id} is not on this host')
+    _require_layers(checked)
     path = place.container_state(checked.id)
     with contextlib.ExitStack() as undo:
         try:
@@ -165,20 +179,66 @@ def define(spec: dict[str, typing.Any]) -> None:
             os.symlink(str(slot), os.path.join(path, 'slot'))
             disk.define(checked.id, checked.disk, place.ids().base(slot))
         with definition.locked(checked.id):
-            if os.path.exists(place.container_run(checked.id)):
-                raise exception.StateConflict(
-                    f'container {checked.id} runs; halt it before it is '
-                    'defined anew')
+            _require_halted(checked.id)
             if os.path.exists(os.path.join(path, 'spec.json')):
-                disk.redefine(checked.id, definition.load(checked.id).disk,
+                disk.redefine(checked.id,
+                              definition.load_own(checked.id).disk,
                               checked.disk,
                               place.ids().base(_slot(checked.id)))
-            definition.write(
-                os.path.join(path, 'policy.json'),
-                json.dumps(codec.encode(policy.Policy.of(checked))), 0o644)
+            _write_policy(checked.id,
+                          definition.load_rescue(checked.id) or checked)
             definition.write(os.path.join(path, 'spec.json'),
                              json.dumps(codec.encode(checked)), 0o600)
         undo.pop_all()
+
+
+def _write_policy(container_id: str, spec: container.ContainerSpec) -> None:
+    definition.write(
+        place.container_state(container_id, 'policy.json'),
+        json.dumps(codec.encode(policy.Policy.of(spec))), 0o644)
+
+
+@context.entrypoint
+def rescue(spec: dict[str, typing.Any]) -> None:
+    """Have a halted container start a rescue system from now on.
+
+    It has a disk of its own, and the container's root file system at
+    ``RESCUED``. Should the container be rescued already, it is so anew.
+
+    :param spec: an encoded ContainerSpec of that id; its disks are of no
+        account
+    :raises StateConflict: it runs
+    """
+    checked = codec.decode(container.ContainerSpec, spec)
+    _check_allowed(checked)
+    _require_layers(checked)
+    with definition.locked(checked.id):
+        _require_halted(checked.id)
+        own = definition.load_own(checked.id)
+        _end_rescue(own)
+        disk.define_rescue(checked.id, own.disk,
+                           place.ids().base(_slot(checked.id)))
+        definition.write(place.container_state(checked.id, 'rescue.json'),
+                         json.dumps(codec.encode(checked)), 0o600)
+        _write_policy(checked.id, checked)
+
+
+@context.entrypoint
+def unrescue(container_id: str) -> None:
+    """Have a halted container start its own process again.
+
+    :raises StateConflict: it runs
+    """
+    with definition.locked(container_id):
+        _require_halted(container_id)
+        _end_rescue(definition.load_own(container_id))
+
+
+def _end_rescue(own: container.ContainerSpec) -> None:
+    _write_policy(own.id, own)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.container_state(own.id, 'rescue.json'))
+    disk.remove_rescue(own.id)
 
 
 @context.entrypoint
@@ -227,9 +287,11 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     """The part of ``create`` inside the containers' mount namespace."""
     run_dir = place.container_run(spec.id)
     ids = place.ids().container(_slot(spec.id))
-    disks = disk.mount(spec.id, spec.disk, ids.outside)
-    _mount_rootfs(spec, shift, disks)
+    own = definition.load_own(spec.id)
+    disks = disk.mount(spec.id, own.disk, ids.outside,
+                       rescue=definition.load_rescue(spec.id) is not None)
     rootfs = os.path.join(run_dir, 'rootfs')
+    _mount_rootfs(spec, shift, disks.rescue or disks.root, rootfs)
     rootfs_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _require_directories(rootfs_fd)
@@ -237,8 +299,15 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     finally:
         os.close(rootfs_fd)
     files = _write_files(spec, ids.outside)
+    within = ''
+    if disks.rescue is not None:
+        rescued = os.path.join(run_dir, 'rescued')
+        os.mkdir(rescued, 0o711)
+        _mount_rootfs(own, shift, disks.root, rescued)
+        within = RESCUED
+        files += ((rescued, within),)
     if disks.ephemeral is not None:
-        files += ((disks.ephemeral, '/mnt'),)
+        files += ((disks.ephemeral, f'{within}/mnt'),)
     rights = rights_.of(spec)
     if rights.own_cgroup and not cgroup.has_v2():
         raise exception.HostUnsupported(
@@ -335,8 +404,8 @@ def _give_console(run_dir: str) -> None:
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int,
-                  disks: disk.Mounted) -> None:
-    """Mount the overlay of the id-mapped layers and the writable layer.
+                  writable: disk.Writable, target: str) -> None:
+    """Mount the overlay of the id-mapped layers and a writable layer.
 
     The layers are attached under one-digit names and named relative to the
     working directory, which keeps the options of a hundred layers within the
@@ -350,7 +419,7 @@ def _mount_rootfs(spec: container.ContainerSpec, shift: int,
     # directory only once.
     layers = list(dict.fromkeys(reversed(spec.layers)))
     for name, diff_id in enumerate(layers):
-        os.mkdir(str(name))
+        os.makedirs(str(name), exist_ok=True)
         mount = linux.open_tree(layer_path(diff_id))
         try:
             linux.mount_setattr(
@@ -361,9 +430,9 @@ def _mount_rootfs(spec: container.ContainerSpec, shift: int,
             os.close(mount)
     lower = ':'.join(str(name) for name in range(len(layers)))
     linux.mount(
-        'overlay', os.path.join(run_dir, 'rootfs'), 'overlay', linux.MS_NODEV,
+        'overlay', target, 'overlay', linux.MS_NODEV,
         f'userxattr,lowerdir={lower},'
-        f'upperdir={disks.upper},workdir={disks.work}')
+        f'upperdir={writable.upper},workdir={writable.work}')
     for name in range(len(layers)):
         linux.umount(str(name))
 
@@ -468,7 +537,7 @@ def update(container_id: str, wish: dict[str, typing.Any]) -> None:
     """
     checked = codec.decode(limits_.Limits, wish)
     with definition.locked(container_id), contextlib.ExitStack() as undo:
-        before = definition.load(container_id)
+        before = definition.load_own(container_id)
         after = dataclasses.replace(before, limits=checked)
         found = _process(container_id)
         if found is not None and process.alive(found):
@@ -499,11 +568,24 @@ def pause(container_id: str) -> None:
 
 
 @context.entrypoint
+def suspend(container_id: str) -> None:
+    """Freeze every process, and give back what memory the kernel takes."""
+    with definition.locked(container_id):
+        require_process(container_id)
+        # First, so that what is frozen is never taken for paused.
+        pathlib.Path(place.container_run(container_id, 'suspended')).touch()
+        oci_runtime.call('pause', container_id)
+        cgroup.reclaim(container_id)
+
+
+@context.entrypoint
 def resume(container_id: str) -> None:
     """Thaw a frozen container."""
     with definition.locked(container_id):
         require_process(container_id)
         oci_runtime.call('resume', container_id)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.container_run(container_id, 'suspended'))
 
 
 @context.entrypoint
@@ -731,6 +813,8 @@ def recover() -> list[str]:
                 place.container_state(container_id, 'spec.json')):
             _undefine(container_id)
             touched.append(container_id)
+        elif definition.load_rescue(container_id) is None:
+            disk.remove_rescue(container_id)
     for slot in os.listdir(place.state('ids')):
         owner = os.readlink(place.state('ids', slot))
         if not os.path.lexists(place.container_state(owner)):
@@ -744,6 +828,7 @@ def layers_in_use() -> list[str]:
     found = set()
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
+            found.update(definition.load_own(container_id).layers)
             found.update(definition.load(container_id).layers)
     return sorted(found)
 

@@ -71,13 +71,34 @@ def write(path: str, content: str | bytes, mode: int, owner: int = 0,
 
 
 def load(container_id: str) -> container.ContainerSpec:
-    """The container's spec, as it was defined.
+    """What the container runs: its own spec, or that of its rescue.
 
     :raises ContainerNotFound: it is not defined
     """
-    try:
-        with open(place.container_state(container_id, 'spec.json')) as file:
-            return codec.decode(container.ContainerSpec, json.load(file))
-    except FileNotFoundError:
+    return load_rescue(container_id) or load_own(container_id)
+
+
+def load_own(container_id: str) -> container.ContainerSpec:
+    """The container's own spec, as it was defined.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    spec = _read(container_id, 'spec.json')
+    if spec is None:
         raise exception.ContainerNotFound(
             f'container {container_id} is not defined on this host')
+    return spec
+
+
+def load_rescue(container_id: str) -> container.ContainerSpec | None:
+    """What the container runs instead of its own process while it is rescued.
+    """
+    return _read(container_id, 'rescue.json')
+
+
+def _read(container_id: str, name: str) -> container.ContainerSpec | None:
+    try:
+        with open(place.container_state(container_id, name)) as file:
+            return codec.decode(container.ContainerSpec, json.load(file))
+    except FileNotFoundError:
+        return None

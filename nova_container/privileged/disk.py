@@ -12,6 +12,9 @@
 
 """A container's disks, as root: the writable layer and the ephemeral disk.
 
+While a container is rescued, there is a third one, the writable layer of the
+rescue system, as large as the first.
+
 Each is a *volume*: one or two directories in the container's persistent
 directory, and a limit that holds for all of their content. What enforces it is
 found by trying when the volume is made, and told afterwards by what is there:
@@ -29,6 +32,7 @@ file system either.
 import contextlib
 import dataclasses
 import os
+import subprocess
 import typing
 
 from nova_container import exception
@@ -58,24 +62,34 @@ class _Volume:
 _ROOT = _Volume('root', (('upper', True, 0o755), ('work', False, 0o700),
                          ('nested', False, 0o711)))
 _EPHEMERAL = _Volume('ephemeral', (('mnt', True, 0o755),))
-_VOLUMES = (_ROOT, _EPHEMERAL)
+_RESCUE = _Volume('rescue', (('rescue-upper', True, 0o755),
+                             ('rescue-work', False, 0o700)))
+_VOLUMES = (_ROOT, _EPHEMERAL, _RESCUE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Writable:
+    """The directories of an overlay that are written to."""
+
+    upper: str
+    work: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Mounted:
     """Where the disks of a container are, in the containers' namespace.
 
-    :param upper: upper directory of the root file system's overlay
-    :param work: its work directory
+    :param root: of the root file system
     :param nested: for container runtimes inside, whose overlays cannot lie
         on this one
     :param ephemeral: what the container has at /mnt, if it has it
+    :param rescue: of the rescue system, while there is one
     """
 
-    upper: str
-    work: str
+    root: Writable
     nested: str
     ephemeral: str | None
+    rescue: Writable | None
 
 
 def _image(container_id: str, volume: _Volume) -> str:
@@ -147,7 +161,7 @@ def redefine(container_id: str, before: disk.Disk, wish: disk.Disk,
 
     :raises InvalidSpec: a disk would become smaller
     """
-    for volume in _VOLUMES:
+    for volume in (_ROOT, _EPHEMERAL):
         old, new = volume.size(before), volume.size(wish)
         if old == new:
             continue
@@ -176,9 +190,34 @@ def _grow(container_id: str, volume: _Volume, size: int | None,
         _limit_project(path, _project(volume, base), size or 0)
 
 
-def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
+def define_rescue(container_id: str, wish: disk.Disk, base: int) -> None:
+    """Make the disk of a rescue system, empty.
+
+    :param wish: the container's own disks
+    """
+    remove_rescue(container_id)
+    _make(container_id, _RESCUE, wish.root, base)
+
+
+def remove_rescue(container_id: str) -> None:
+    """Remove the disk of a rescue system, if it is there."""
+    path = place.container_state(container_id)
+    for name in (f'{_RESCUE.name}.img',
+                 *(name for name, _, _ in _RESCUE.directories)):
+        for found in (os.path.join(path, name),
+                      os.path.join(path, f'{name}.new')):
+            if os.path.lexists(found):
+                subprocess.run(['rm', '-rf', '--one-file-system', '--', found],
+                               check=True, env=place.ENV, capture_output=True,
+                               stdin=subprocess.DEVNULL)
+
+
+def mount(container_id: str, wish: disk.Disk, base: int,
+          rescue: bool) -> Mounted:
     """Have the disks at hand, mounted if need be, in the mount namespace of
     the containers. They are unmounted with all else below the run directory.
+
+    :param rescue: that of the rescue system, too
     """
     stop_reading(container_id)
 
@@ -192,13 +231,18 @@ def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
         _make_directories(target, volume, base)
         return target
 
+    def writable(directory: str, prefix: str = '') -> Writable:
+        return Writable(os.path.join(directory, f'{prefix}upper'),
+                        os.path.join(directory, f'{prefix}work'))
+
     root = at(_ROOT)
     ephemeral = None
     if wish.ephemeral is not None:
         ephemeral = os.path.join(at(_EPHEMERAL), 'mnt')
-    return Mounted(upper=os.path.join(root, 'upper'),
-                   work=os.path.join(root, 'work'),
-                   nested=os.path.join(root, 'nested'), ephemeral=ephemeral)
+    return Mounted(
+        root=writable(root), nested=os.path.join(root, 'nested'),
+        ephemeral=ephemeral,
+        rescue=writable(at(_RESCUE), 'rescue-') if rescue else None)
 
 
 def places(container_id: str) -> set[str]:

@@ -21,7 +21,8 @@
         images/                  image records (the service user's)
         ids/<slot>               symbolic link, names the slot's container
         containers/<id>/         spec.json slot log exit.json, and
-                                 upper/ work/ mnt/ or root.img ephemeral.img
+                                 upper/ work/ mnt/ or root.img ephemeral.img;
+                                 while it is rescued, rescue.json and its disk
         trash/                   containers being removed
     <run_path>/                  gone at reboot
         ns/mnt                   the mount namespace of the containers

@@ -57,6 +57,18 @@ def define(spec: container_spec.ContainerSpec) -> None:
     container.define(codec.encode(spec))
 
 
+def rescue(spec: container_spec.ContainerSpec) -> None:
+    """Have a halted container start another spec, on a disk of its own, with
+    the container's root file system at ``container.RESCUED``.
+    """
+    container.rescue(codec.encode(spec))
+
+
+def unrescue(container_id: str) -> None:
+    """Have a halted container start its own spec again."""
+    container.unrescue(container_id)
+
+
 def create(container_id: str, restarts: int = 0) -> None:
     """Mount the root file system, make the namespaces, hold the process.
 
@@ -87,7 +99,7 @@ def stop(container_id: str, timeout: float) -> None:
     :param timeout: seconds between the stop signal and SIGKILL; 0 for none
     """
     current = state.read(container_id)
-    if current.status is state.Status.PAUSED:
+    if current.status in (state.Status.PAUSED, state.Status.SUSPENDED):
         container.resume(container_id)
     if current.process is not None and timeout > 0:
         if container.terminate(container_id):
@@ -120,6 +132,13 @@ def pause(container_id: str) -> None:
     container.pause(container_id)
 
 
+def suspend(container_id: str) -> None:
+    """Freeze the container's processes, and give their memory back as far as
+    the kernel can.
+    """
+    container.suspend(container_id)
+
+
 def resume(container_id: str) -> None:
     """Thaw the container's processes."""
     container.resume(container_id)
@@ -135,9 +154,10 @@ def send_signal(container_id: str, name: str) -> bool:
 
 
 def execute(container_id: str, wish: command.Command, timeout: float = 60,
-            limit: int = 65536) -> Execution:
-    """Run a command in a running container to its end, without input.
+            limit: int = 65536, data: bytes = b'') -> Execution:
+    """Run a command in a running container to its end.
 
+    :param data: its input
     :param timeout: seconds until the command is killed
     :param limit: bytes to keep of each output stream
     :raises StateConflict: the container does not run, or is full
@@ -145,7 +165,7 @@ def execute(container_id: str, wish: command.Command, timeout: float = 60,
     """
     require(container_id, state.Status.RUNNING)
     return Execution(**execution.run(container_id, codec.encode(wish),
-                                     float(timeout), limit))
+                                     float(timeout), limit, data))
 
 
 def execute_here(container_id: str, wish: command.Command,

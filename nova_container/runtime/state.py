@@ -32,11 +32,12 @@ from nova_container.spec import signals
 
 
 class Status(enum.Enum):
-    """States of the OCI runtime specification, and paused."""
+    """States of the OCI runtime specification, and two of the freezer."""
 
     CREATED = 'created'
     RUNNING = 'running'
     PAUSED = 'paused'
+    SUSPENDED = 'suspended'
     STOPPED = 'stopped'
 
 
@@ -103,7 +104,9 @@ def read(container_id: str) -> State:
             if not os.path.exists(f'{run_dir}/started'):
                 status = Status.CREATED
             elif _frozen(container_id):
-                status = Status.PAUSED
+                status = (Status.SUSPENDED
+                          if os.path.exists(f'{run_dir}/suspended')
+                          else Status.PAUSED)
             else:
                 status = Status.RUNNING
             return State(status, init, monitor,
@@ -124,6 +127,11 @@ def read(container_id: str) -> State:
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))
+
+
+def rescued(container_id: str) -> bool:
+    """Whether the container starts a rescue system."""
+    return os.path.exists(place.container_state(container_id, 'rescue.json'))
 
 
 def policy(container_id: str) -> policies.Policy:

@@ -26,13 +26,20 @@ import uuid
 import openstack
 from openstack import resource
 from openstack import utils
+from oslo_config import cfg
 import psutil
 
+from nova_container import conf
+from nova_container.privileged import context
+from nova_container.runtime import engine
+from nova_container.spec import command
 from tests import archives
 from tests.functional import base as functional
 
 _CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
 _TIMEOUT = 180
+
+CONF = cfg.CONF
 
 
 @functools.cache
@@ -92,6 +99,26 @@ def kill_group(pid: int) -> None:
     for process in [*psutil.Process(pid).children(recursive=True),
                     psutil.Process(pid)]:
         process.kill()
+
+
+def visit(name: str) -> None:
+    """From now on, this process works on the containers of a node, as root.
+    """
+    node = next(node for node in cloud()['nodes'] if node['name'] == name)
+    conf.register_opts(CONF)
+    context.set_client_mode(False)
+    CONF([], project='nova', default_config_files=[node['config']],
+         default_config_dirs=[])
+
+
+def inside(host: str, container_id: str, script: str) -> str:
+    """What a shell script says in a container of a node."""
+    visit(host)
+    done = engine.execute(
+        container_id, command.Command(('/bin/sh', '-c', script)))
+    if done.exit_code != 0:
+        raise AssertionError(f'{script}: {done}')
+    return done.stdout.decode().strip('\n')
 
 
 def spooled() -> list[str]:
