@@ -71,15 +71,16 @@ class Follower:
         """Follow to the end."""
         monitor = state.read(self._id).monitor
         fd = process.open_pidfd(monitor) if monitor else None
+        waited = [] if fd is None else [fd]
         rest = b''
         try:
-            ended = fd is None
+            ended = not waited
             while True:
                 rest = self._print(rest)
                 if ended:
                     return
                 # The monitor has written everything when it ends.
-                ended = bool(select.select([fd], [], [], _POLL)[0])
+                ended = bool(select.select(waited, [], [], _POLL)[0])
         finally:
             if fd is not None:
                 os.close(fd)

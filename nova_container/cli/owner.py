@@ -20,6 +20,7 @@ nova-compute's and next to them, so that neither ever touches the other's.
 from collections.abc import Iterator
 import contextlib
 import enum
+from typing import Any
 
 from oslo_config import cfg
 
@@ -34,7 +35,7 @@ CONF = cfg.CONF
 _LOCAL_RANGES = 1024
 _ID_MAX = (1 << 32) - 1
 
-_nova: dict[str, str | int] = {}
+_nova: dict[str, Any] = {}
 
 
 class Owner(enum.Enum):

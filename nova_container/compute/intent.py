@@ -96,6 +96,7 @@ def healthcheck(image: store.Image) -> health.Healthcheck | None:
     if check is None or check.test[0] == 'NONE':
         return None
     word, *rest = check.test
+    test: tuple[str, ...]
     if word == 'CMD-SHELL' and len(rest) == 1:
         test = ('/bin/sh', '-c', rest[0])
     elif word == 'CMD' and rest:

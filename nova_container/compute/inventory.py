@@ -63,7 +63,7 @@ def cpuset() -> str | None:
 
 def processors() -> int:
     """Number of the processors that instances may use."""
-    return len(hardware.get_cpu_shared_set() or ()) or psutil.cpu_count()
+    return len(hardware.get_cpu_shared_set() or ()) or psutil.cpu_count() or 1
 
 
 def cpu_times() -> dict[str, int]:

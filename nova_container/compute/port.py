@@ -141,7 +141,7 @@ def _await_local(vif) -> None:
     except processutils.ProcessExecutionError as e:
         raise exception.NetworkFailed(
             f'port {vif["id"]} was not wired within '
-            f'{CONF.vif_plugging_timeout} s: {e.stderr.strip()}; see '
+            f'{CONF.vif_plugging_timeout} s: {str(e.stderr).strip()}; see '
             'ovn-controller\'s log on this host')
 
 

@@ -20,6 +20,7 @@ that is ignored costs an evening.
 import dataclasses
 import json
 import shlex
+from typing import Any
 
 from oslo_utils import strutils
 
@@ -88,7 +89,7 @@ def parse(metadata: dict[str, str]) -> Wishes:
 
     :raises InvalidSpec: an unknown word or a value that makes no sense
     """
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     env = []
     known = sorted(field.name for field in dataclasses.fields(Wishes)
                    if field.name != 'env')

@@ -23,6 +23,7 @@ version 25, is read as one: all its blobs have digests.
 """
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import os
 import posixpath
@@ -207,7 +208,8 @@ def read(fd: int, host: platform.Platform) -> Archive:
 
 
 def _archive(raw_config: bytes,
-             blobs: list[tuple[_Place, str, digest.Digest | None]]) -> Archive:
+             blobs: Sequence[tuple[_Place, str, digest.Digest | None]]
+             ) -> Archive:
     config = image_config.ImageConfig.from_json(raw_config)
     if len(blobs) != len(config.diff_ids):
         raise exception.ImageInvalid(

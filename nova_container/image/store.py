@@ -191,10 +191,13 @@ class ImageStore:
         except FileNotFoundError:
             return None
         config = image_config.ImageConfig.from_json(record['config'].encode())
-        found = [self.layer(diff_id) for diff_id in config.diff_ids]
-        if None in found:
-            return None
-        return self._image(image_id, config, found)
+        layers = []
+        for diff_id in config.diff_ids:
+            layer = self.layer(diff_id)
+            if layer is None:
+                return None
+            layers.append(layer)
+        return self._image(image_id, config, layers)
 
     def layer(self, diff_id: digest.Digest) -> Layer | None:
         """The layer, if it is on this host."""
@@ -315,6 +318,7 @@ class ImageStore:
                 else:
                     # Naming a layer is not having it.
                     privileged_layer.verify(*where, blob.blob_digest or '')
+                assert layer is not None
                 on_disk[blob.diff_id] = layer
 
         # The largest first, lest it is waited for alone in the end.

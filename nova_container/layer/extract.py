@@ -33,7 +33,10 @@ from nova_container.layer import tar
 
 WHITEOUT = b'.wh.'
 OPAQUE = b'.wh..wh..opq'
-_OPAQUE_XATTR = b'user.overlay.opaque'
+OPAQUE_XATTR = b'user.overlay.opaque'
+
+# acl(5). Not every file system has them.
+_ACLS = frozenset((b'system.posix_acl_access', b'system.posix_acl_default'))
 
 IDS = 65536
 
@@ -72,6 +75,15 @@ class Result:
 
 class _Refused(Exception):
     """The entry at hand cannot be; says why."""
+
+
+def keeps_xattr(name: bytes) -> bool:
+    """Whether an extended attribute is part of an image: what a user sets,
+    but not what overlayfs or a security module of the host does.
+    """
+    if name.startswith(b'user.'):
+        return not name.startswith(b'user.overlay.')
+    return name == b'security.capability' or name in _ACLS
 
 
 def _safe(name: bytes) -> bytes:
@@ -121,9 +133,9 @@ class Extractor:
         """
         for member in self._reader:
             self._entry(member)
-        for path, member in self._directories.items():
-            if member is not None:
-                self._attempt(self._finish_directory, path, member)
+        for path, directory in self._directories.items():
+            if directory is not None:
+                self._attempt(self._finish_directory, path, directory)
         return self._result
 
     def _attempt(self, make: Callable[[bytes, tar.Member], None],
@@ -228,7 +240,7 @@ class Extractor:
                 stack.pop()
 
     def _hide_lower(self, path: bytes) -> None:
-        os.setxattr(path, _OPAQUE_XATTR, b'y')
+        os.setxattr(path, OPAQUE_XATTR, b'y')
 
     def _whiteout(self, parent: bytes, name: bytes) -> None:
         if name == OPAQUE:
@@ -280,7 +292,7 @@ class Extractor:
 
     def _holes(self, fd: int, member: tar.Member) -> None:
         os.ftruncate(fd, member.size)
-        extents = iter(member.data_map)
+        extents = iter(member.data_map or ())
         offset = left = 0
         for view in self._reader.views():
             while view:
@@ -360,13 +372,13 @@ class Extractor:
 
     def _xattrs(self, fd: int, member: tar.Member) -> None:
         for name, value in member.xattrs.items():
-            if name != b'security.capability' and (
-                    not name.startswith(b'user.')
-                    or name.startswith(b'user.overlay.')):
+            if not keeps_xattr(name):
                 continue
             try:
                 os.setxattr(fd, name, value)
             except OSError as e:
+                if name in _ACLS and e.errno == errno.EOPNOTSUPP:
+                    continue
                 shown = tar.show(name)
                 if e.errno in _TOO_LARGE:
                     raise _Refused(f'has an extended attribute {shown} too '

@@ -22,6 +22,7 @@ import io
 import os
 import queue
 import threading
+from typing import Any, BinaryIO, cast
 import zlib
 
 import isal.igzip
@@ -52,7 +53,7 @@ class Slice(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:
+    def readinto(self, buffer: Any) -> int:
         left = self._end - self._position
         view = memoryview(buffer)[:left]
         if not view:
@@ -76,7 +77,8 @@ def _decompressed(blob: Slice, compression: str) -> Iterator[bytes]:
         case 'zstd':
             read = zstandard.ZstdDecompressor(
                 max_window_size=_ZSTD_WINDOW).stream_reader(
-                    blob, read_size=_BLOCK, read_across_frames=True).read
+                    cast(BinaryIO, blob), read_size=_BLOCK,
+                    read_across_frames=True).read
         case _:
             raise ValueError(compression)
     while data := read(_BLOCK):
@@ -162,7 +164,8 @@ class LayerStream:
             # Bytes after the end of the compressed stream count as well.
             while self._blob.read(_BLOCK):
                 pass
-        except (OSError, EOFError, zlib.error, isal.isal_zlib.error,
+        except (OSError, EOFError, zlib.error,
+                isal.isal_zlib.error,  # type: ignore[misc]
                 zstandard.ZstdError) as e:
             self._queue.put(exception.ImageInvalid(
                 f'its {self._compression} data is damaged: {e}'))

@@ -45,7 +45,7 @@ _KNOWN = _FILE_TYPES | _HEADER_ONLY
 _GNU_SPARSE = b'S'
 
 # What Go's archive/tar, hence Docker, accepts as a pax header or long name.
-_EXTENSION_MAX = 1 << 20
+EXTENSION_MAX = 1 << 20
 _SPARSE_MAX = 100000
 
 _HEADER = struct.Struct('100s8s8s8s12s12s8sc100s8s64x8s8s155s12x')
@@ -240,9 +240,9 @@ class Reader:
         return None
 
     def _extension(self, size: int) -> bytes:
-        if size > _EXTENSION_MAX:
+        if size > EXTENSION_MAX:
             raise ValueError(f'an extended header of {size} bytes, more than '
-                             f'{_EXTENSION_MAX}')
+                             f'{EXTENSION_MAX}')
         data = self._source.read(size)
         self._source.skip(-size % BLOCK)
         return data
@@ -397,7 +397,7 @@ class Reader:
     @staticmethod
     def _check_map(member: Member) -> None:
         position = total = 0
-        for offset, length in member.data_map:
+        for offset, length in member.data_map or ():
             if offset < position or length < 0:
                 raise ValueError('its map of holes is out of order')
             position = offset + length

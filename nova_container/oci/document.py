@@ -90,7 +90,7 @@ class Document:
         """Raise ImageInvalid about the field ``name``."""
         raise exception.ImageInvalid(f'{self.where}: {name} {problem}')
 
-    def _get(self, name: str, kind: type, default: Any) -> Any:
+    def _get(self, name: str, kind: type[Any], default: Any) -> Any:
         value = self._fields.get(name)
         if value is None:
             return default
@@ -98,7 +98,7 @@ class Document:
         if not isinstance(value, kind) or (kind is int
                                            and isinstance(value, bool)):
             self.fail(name, f'is {_kind(value)}, not {_NAMES[kind]}')
-        if kind in (list, dict) and len(value) > _ITEMS_MAX:
+        if isinstance(value, list | dict) and len(value) > _ITEMS_MAX:
             self.fail(name, f'has {len(value)} items, more than {_ITEMS_MAX}')
         return value
 

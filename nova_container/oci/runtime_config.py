@@ -25,6 +25,7 @@ from nova_container.oci import rights as rights_
 from nova_container.oci import seccomp
 from nova_container.spec import container
 from nova_container.spec import idmap
+from nova_container.spec import limits as limits_
 
 _NAMESPACES = ('pid', 'network', 'ipc', 'uts', 'mount', 'cgroup', 'user')
 
@@ -78,7 +79,8 @@ _INIT = '/dev/init'
 
 def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
             host: HostSide) -> list[dict[str, typing.Any]]:
-    def mount(destination, kind, *options, source=None):
+    def mount(destination: str, kind: str, *options: str,
+              source: str | None = None) -> dict[str, typing.Any]:
         return {'destination': destination, 'type': kind,
                 'source': source or kind, 'options': list(options)}
 
@@ -118,7 +120,7 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
     return mounts
 
 
-def _resources(limits: container.limits_.Limits,
+def _resources(limits: limits_.Limits,
                devices: list[rights_.Device]) -> dict[str, typing.Any]:
     resources: dict[str, typing.Any] = {
         'devices': [{'allow': False, 'access': 'rwm'}] + [
@@ -143,7 +145,7 @@ def _resources(limits: container.limits_.Limits,
     return resources
 
 
-def changed_resources(limits: container.limits_.Limits,
+def changed_resources(limits: limits_.Limits,
                       processors: str) -> dict[str, typing.Any]:
     """For the OCI runtime's ``update --resources``.
 
@@ -190,7 +192,7 @@ def build(spec: container.ContainerSpec,
     open_files = min(spec.limits.open_files or 1048576, host.open_files_max)
     mapping = [{'containerID': host.ids.inside, 'hostID': host.ids.outside,
                 'size': host.ids.count}]
-    config = {
+    config: dict[str, typing.Any] = {
         'ociVersion': '1.0.2',
         'hostname': spec.hostname,
         'root': {'path': host.rootfs, 'readonly': False},

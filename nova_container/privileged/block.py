@@ -53,9 +53,8 @@ def device(path: str) -> int | None:
     The limits are those of a disk, not of a partition. File systems of several
     disks, as btrfs, have a number of their own and name a disk in mountinfo.
     """
-    number = os.stat(path).st_dev
-    if os.major(number) == 0:
-        number = _source(path)
+    own = os.stat(path).st_dev
+    number = own if os.major(own) else _source(path)
     if number is None:
         return None
     entry = os.path.realpath(
@@ -87,11 +86,10 @@ def throttle(container_id: str, paths: set[str],
     :param paths: of directories, in the caller's mount namespace
     :raises HostUnsupported: the kernel cannot do it for these disks
     """
-    devices = {device(path) for path in paths}
-    if not _asked(wish):
-        # Only what is limited already needs to be told.
-        devices.discard(None)
-    elif None in devices:
+    found = {device(path) for path in paths}
+    devices = {number for number in found if number is not None}
+    # Only what is limited already needs to be told.
+    if _asked(wish) and None in found:
         raise exception.HostUnsupported(
             f'container {container_id}: rates of disk are limited by the '
             f'flavor, and {place.state()} is not on a block device')

@@ -123,13 +123,27 @@ def has_v2() -> bool:
 
 
 def _pids(group: str) -> set[int]:
-    pids = set()
+    pids: set[int] = set()
     for root in hierarchies():
         for directory, _, files in os.walk(root + group):
             if 'cgroup.procs' in files:
                 with open(os.path.join(directory, 'cgroup.procs')) as procs:
                     pids.update(int(pid) for pid in procs)
     return pids - {0}
+
+
+def frozen(container_id: str) -> bool:
+    """Whether all processes of a container are held still."""
+    group = place.cgroup(container_id)
+    if unified():
+        path, word = f'{ROOT}{group}/cgroup.freeze', b'1'
+    else:
+        path, word = f'{ROOT}/freezer{group}/freezer.state', b'FROZEN'
+    try:
+        with open(path, 'rb', buffering=0) as file:
+            return file.read().strip() == word
+    except FileNotFoundError:
+        return False
 
 
 def oom_kills(container_id: str) -> int:
@@ -146,8 +160,8 @@ def oom_kills(container_id: str) -> int:
     count = 0
     for path in files:
         content = read(path)
-        if content is not None:
-            count += int(re.search(r'^oom_kill (\d+)$', content, re.M)[1])
+        for killed in re.findall(r'^oom_kill (\d+)$', content or '', re.M):
+            count += int(killed)
     return count
 
 

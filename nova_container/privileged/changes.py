@@ -26,6 +26,7 @@ import os
 import stat
 
 from nova_container import exception
+from nova_container.layer import diff
 from nova_container.privileged import container
 from nova_container.privileged import definition
 from nova_container.privileged import disk
@@ -34,16 +35,10 @@ from nova_container.privileged import place
 
 ADDED, CHANGED, DELETED = 'A', 'C', 'D'
 
-_OPAQUE_XATTR = 'user.overlay.opaque'
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # A descriptor for each level is held open.
 _DEPTH_MAX = 256
-
-# What the runtime makes in order to mount over it.
-_MOUNT_POINTS = frozenset((
-    '/dev', '/proc', '/sys', '/etc/hosts', '/etc/hostname',
-    '/etc/resolv.conf'))
 
 
 def changes(container_id: str) -> list[tuple[str, str]]:
@@ -57,6 +52,7 @@ def changes(container_id: str) -> list[tuple[str, str]]:
 
 
 def _changes(container_id: str) -> list[tuple[str, str]]:
+    base = container.host_ids(container_id)[0]
     layers = reversed(definition.load_own(container_id).layers)
     with contextlib.ExitStack() as opened:
         def open_directory(path: str) -> int:
@@ -65,22 +61,11 @@ def _changes(container_id: str) -> list[tuple[str, str]]:
             return fd
 
         upper = open_directory(
-            opened.enter_context(disk.upper(container_id)))
+            opened.enter_context(disk.upper(container_id, base)))
         lower = [open_directory(container.layer_path(diff_id))
                  for diff_id in layers]
-        walk = _Walk(container.host_ids(container_id)[0])
+        walk = _Walk(base)
         return list(walk.below(upper, lower, ''))
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, _OPAQUE_XATTR) == b'y'
-    except OSError:
-        return False
 
 
 class _Walk:
@@ -106,10 +91,10 @@ class _Walk:
 
     def _entry(self, upper: int, lower: list[int], name: str,
                path: str) -> Iterator[tuple[str, str]]:
-        if path in _MOUNT_POINTS:
+        if os.fsencode(path[1:]) in diff.MOUNT_POINTS:
             return
         status = os.stat(name, dir_fd=upper, follow_symlinks=False)
-        if _is_whiteout(status):
+        if diff.is_whiteout(status):
             yield DELETED, path
             return
         with contextlib.ExitStack() as opened:
@@ -119,7 +104,7 @@ class _Walk:
                 return
             fd = os.open(name, _DIRECTORY, dir_fd=upper)
             opened.callback(os.close, fd)
-            if _is_opaque(fd):
+            if diff.is_opaque(fd):
                 below = []
             inside = self.below(fd, below, path)
             # A directory is copied up for what is in it, not only for what
@@ -151,7 +136,7 @@ class _Walk:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if _is_whiteout(status):
+            if diff.is_whiteout(status):
                 break
             first = first or status
             if not stat.S_ISDIR(status.st_mode):
@@ -159,6 +144,6 @@ class _Walk:
             below = os.open(name, _DIRECTORY, dir_fd=fd)
             opened.callback(os.close, below)
             directories.append(below)
-            if _is_opaque(below):
+            if diff.is_opaque(below):
                 break
         return first, directories

@@ -45,6 +45,7 @@ from nova_container.privileged import console_log
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import freezer
 from nova_container.privileged import identity
 from nova_container.privileged import initial
 from nova_container.privileged import linux
@@ -682,14 +683,15 @@ def _end_unknown(container_id: str) -> None:
 
 
 def _unknown(container_id: str) -> set[process.Process]:
-    rest = {process.identify(pid) for pid in cgroup.members(container_id)}
+    pids = cgroup.members(container_id)
     for pid in cgroup.monitors():
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
                 words = file.read().split(b'\0')
             if container_id.encode() in words:
-                rest.add(process.identify(pid))
-    return rest - {None}
+                pids.add(pid)
+    return {found for found in map(process.identify, pids)
+            if found is not None}
 
 
 def _unmount_below(run_dir: str) -> None:
@@ -801,6 +803,7 @@ def recover() -> list[str]:
     for name in os.listdir(place.state('trash')):
         _empty_trash(name)
     for container_id in os.listdir(place.run('c')):
+        freezer.recover(container_id)
         defined = os.path.exists(
             place.container_state(container_id, 'spec.json'))
         halting = _halting(container_id)
@@ -825,7 +828,7 @@ def recover() -> list[str]:
 @context.entrypoint
 def layers_in_use() -> list[str]:
     """diffIDs of the layers of every defined container."""
-    found = set()
+    found: set[str] = set()
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
             found.update(definition.load_own(container_id).layers)

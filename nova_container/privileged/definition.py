@@ -12,6 +12,7 @@
 
 """What is on disk of a container: its lock, its spec, files written safely."""
 
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import json
@@ -25,7 +26,7 @@ from nova_container.spec import container
 
 
 @contextlib.contextmanager
-def locked(container_id: str, wait: bool = True):
+def locked(container_id: str, wait: bool = True) -> Iterator[None]:
     """Hold the container's lock, also against other processes of ours.
 
     :raises ContainerNotFound: it is not defined

@@ -253,8 +253,10 @@ def places(container_id: str) -> set[str]:
 
 
 @contextlib.contextmanager
-def upper(container_id: str) -> typing.Iterator[str]:
-    """The writable layer for reading, whether the container runs or not.
+def upper(container_id: str, base: int) -> typing.Iterator[str]:
+    """The writable layer, whether the container runs or not.
+
+    :param base: host id of the container's root
 
     To be entered in the containers' mount namespace, under the container's
     lock. ``stop_reading`` cleans up after one that was killed.
@@ -271,6 +273,7 @@ def upper(container_id: str) -> typing.Iterator[str]:
         os.makedirs(target, 0o700)
         try:
             loop.mount(image, target)
+            _make_directories(target, _ROOT, base)
             yield os.path.join(target, 'upper')
         finally:
             stop_reading(container_id)

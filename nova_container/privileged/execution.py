@@ -22,6 +22,7 @@ Each command has a file below ``<run_path>/c/<id>/exec``, locked for as long as
 whoever started it lives; ``recover`` ends the commands nobody waits for.
 """
 
+import collections.abc
 import contextlib
 import fcntl
 import json
@@ -35,6 +36,7 @@ import typing
 import uuid
 
 from nova_container import exception
+from nova_container.oci.runtime_config import Identity
 from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
@@ -170,18 +172,19 @@ class _Session:
         _kill_session(self._id, self._pid_file)
 
 
-def _collect(child: subprocess.Popen, deadline: float,
+def _collect(child: subprocess.Popen[bytes], deadline: float,
              limit: int) -> tuple[bool, tuple[bytearray, bytearray]]:
     """Read until the child has ended; False when the time was up before.
 
     One byte more than ``limit`` is kept, which tells that there was more.
     """
-    output = (bytearray(), bytearray())
+    assert child.stdout and child.stderr
+    streams, output = (child.stdout, child.stderr), (bytearray(), bytearray())
     pidfd = os.pidfd_open(child.pid)
     with selectors.DefaultSelector() as ready:
-        for stream, kept in zip((child.stdout, child.stderr), output):
+        for stream, kept in zip(streams, output):
             os.set_blocking(stream.fileno(), False)
-            ready.register(stream, selectors.EVENT_READ, kept)
+            ready.register(stream, selectors.EVENT_READ, (stream, kept))
         ready.register(pidfd, selectors.EVENT_READ)
         try:
             ended = False
@@ -193,9 +196,9 @@ def _collect(child: subprocess.Popen, deadline: float,
                 for key, _ in events:
                     if key.fd == pidfd:
                         ended = True
-                    elif not _read(key.fileobj, key.data, limit):
+                    elif not _read(key.data[0], key.data[1], limit):
                         ready.unregister(key.fileobj)
-            for stream, kept in zip((child.stdout, child.stderr), output):
+            for stream, kept in zip(streams, output):
                 while _read(stream, kept, limit):
                     pass
             return True, output
@@ -214,7 +217,7 @@ def _read(stream: typing.IO[bytes], kept: bytearray, limit: int) -> bool:
 
 @contextlib.contextmanager
 def _session(container_id: str, command: command_spec.Command,
-             terminal: bool):
+             terminal: bool) -> collections.abc.Iterator['_Session']:
     """A command made ready to be run, and nothing left of it afterwards."""
     container.require_process(container_id)
     directory = place.container_run(container_id, 'exec')
@@ -267,7 +270,7 @@ def _process(container_id: str, command: command_spec.Command,
     }
 
 
-def _resolve(container_id: str, user: str):
+def _resolve(container_id: str, user: str) -> Identity:
     """By the root file system as we mounted it.
 
     What the tenant mounts over it inside, a FUSE file system that never

@@ -89,7 +89,8 @@ def resolve(rootfs_fd: int, wish: str) -> runtime_config.Identity:
             'or add the user to the image')
     uid, gid, home = number or 0, 0, '/'
     if row is not None:
-        uid = _number(row[2]) if _number(row[2]) is not None else uid
+        found = _number(row[2])
+        uid = uid if found is None else found
         gid = _number(row[3]) or 0
         home = row[5] if row[5].startswith('/') else '/'
 

@@ -18,8 +18,7 @@ under its diffID by one rename, after the digest was checked, so whatever is
 there is complete; a layer that was not synced before the host went down is
 removed at the next start, see ``recover``.
 
-Hostile archives are read by a process apart, ``unpacker``. This one never
-touches their content.
+Hostile archives are read by a process apart, see ``confined``.
 """
 
 from collections.abc import Iterator
@@ -29,29 +28,24 @@ import fcntl
 import json
 import os
 import pathlib
-import re
 import secrets
-import stat
 import subprocess
-import sys
 import typing
 
 from nova_container import exception
 from nova_container.oci import digest
 from nova_container.oci import manifest
+from nova_container.privileged import confined
 from nova_container.privileged import context
 from nova_container.privileged import place
-from nova_container.privileged import userns
+from nova_container.spec import idmap
 
-_SPOOL_NAME = re.compile(r'^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\Z')
 _BYTES_MAX = 1 << 60
 
 # What the headers of a tar add to its files, generously: entries of no
 # content have headers several times as large as what is left of them on disk.
 _STREAM_FACTOR = 8
 _STREAM_EXTRA = 64 << 20
-
-_UNPACKER = pathlib.Path(__file__).with_name('unpacker.py')
 
 
 def _directory(diff_id: digest.Digest) -> str:
@@ -69,62 +63,65 @@ def _check(name: str, value: int, low: int, high: int = _BYTES_MAX) -> int:
     return value
 
 
-@contextlib.contextmanager
-def _spool_file(name: str) -> Iterator[int]:
-    if not isinstance(name, str) or not _SPOOL_NAME.match(name):
+def check_compression(compression: str) -> str:
+    """``compression`` itself, if it is one of ``manifest.COMPRESSIONS``."""
+    if compression not in manifest.COMPRESSIONS:
         raise exception.ContainerError(
-            f'layer: {name!r} is not the name of a spool file')
-    fd = os.open(place.state('spool'),
-                 os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        # O_NONBLOCK: the service user may have put a fifo there.
-        spool = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-                        | os.O_CLOEXEC, dir_fd=fd)
-    finally:
-        os.close(fd)
-    try:
-        status = os.fstat(spool)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise exception.ContainerError(
-                f'layer: spool file {name} is not a plain file')
-        yield spool
-    finally:
-        os.close(spool)
+            f'layer: compression {compression!r} is not one of '
+            f'{manifest.COMPRESSIONS}')
+    return compression
 
 
-def _run_unpacker(diff_id: digest.Digest, spool: int, directory: str,
-                  **job: typing.Any) -> dict[str, typing.Any]:
-    """Run the unpacker; its result, once the digest is what it should be."""
-    namespace = userns.create(place.ids().layers())
-    try:
-        done = subprocess.run(
-            [sys.executable, '-I', '-B', str(_UNPACKER),
-             json.dumps({'userns': namespace, **job})],
-            stdin=spool, capture_output=True, cwd=directory,
-            pass_fds=(namespace,), env=place.ENV)
-    finally:
-        os.close(namespace)
-    if done.returncode != 0:
-        words = done.stderr.decode(errors='replace').strip()[-2000:]
-        raise exception.ContainerError(
-            f'layer {diff_id.short}: the unpacker ended with '
-            f'{done.returncode}: {words}')
-    result = json.loads(done.stdout)
-    if 'error' in result:
-        kind = getattr(exception, result['error'])
-        raise kind(f'layer {diff_id.short}: {result["message"]}')
+def _check_digest(diff_id: digest.Digest,
+                  result: dict[str, typing.Any]) -> None:
     if result['diff_id'] != diff_id:
         raise exception.ImageInvalid(
             f'layer {diff_id.short}: its content has the digest '
             f'{digest.Digest(result["diff_id"]).short}; the image is damaged, '
             'upload it again')
+
+
+def unpack_tree(diff_id: digest.Digest, archive: int, directory: str,
+                ids: idmap.IdMap, max_bytes: int,
+                **job: typing.Any) -> dict[str, typing.Any]:
+    """Unpack a layer into an empty directory of the owner ``ids`` says.
+
+    :param archive: descriptor
+    :param job: ``offset``, ``size`` and ``compression``, checked
+    :returns: as ``unpack``
+    """
+    disk = os.statvfs(directory)
+    bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
+    result = confined.run(
+        f'layer {diff_id.short}', ids, directory, archive, job='unpack',
+        extract=True, max_bytes=max_bytes,
+        max_stream=bound * _STREAM_FACTOR + _STREAM_EXTRA, **job)
+    _check_digest(diff_id, result)
     return result
+
+
+def pack_tree(what: str, ids: idmap.IdMap, directory: str, output: int,
+              compression: str) -> dict[str, typing.Any]:
+    """Write a directory as a layer.
+
+    :param what: begins messages
+    :param output: descriptor of an empty file
+    """
+    if os.fstat(output).st_size:
+        raise exception.ContainerError(f'{what}: the spool file is not empty')
+    return confined.run(what, ids, directory, subprocess.DEVNULL, (output,),
+                        job='pack', output=output, compression=compression)
 
 
 def _remove_tree(path: str) -> None:
     subprocess.run(['rm', '-rf', '--one-file-system', '--', path],
                    check=True, env=place.ENV, stdin=subprocess.DEVNULL,
                    capture_output=True)
+
+
+def check_limit(max_bytes: int) -> int:
+    """``max_bytes`` itself, if it is a number of bytes."""
+    return _check('max_bytes', max_bytes, 0)
 
 
 @contextlib.contextmanager
@@ -164,22 +161,18 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     :raises NoSpace: the file system is full
     """
     diff_id = digest.Digest(diff_id)
-    job = _job(offset, size, compression)
-    max_bytes = _check('max_bytes', max_bytes, 0)
+    job = check_place(offset, size, compression)
+    max_bytes = check_limit(max_bytes)
     final = _directory(diff_id)
     try:
-        with _spool_file(spool) as archive, _workplace() as path:
+        with confined.spool_file(spool) as archive, _workplace() as path:
             tree = os.path.join(path, 'fs')
             os.mkdir(tree, 0o755)
             os.chmod(tree, 0o755)
-            owner = place.ids().layers().outside
-            os.chown(tree, owner, owner)
-            disk = os.statvfs(tree)
-            bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
-            result = _run_unpacker(
-                diff_id, archive, tree, **job, extract=True,
-                max_bytes=max_bytes,
-                max_stream=bound * _STREAM_FACTOR + _STREAM_EXTRA)
+            ids = place.ids().layers()
+            os.chown(tree, ids.outside, ids.outside)
+            result = unpack_tree(diff_id, archive, tree, ids, max_bytes,
+                                 **job)
             _check_blob(diff_id, blob_digest, result)
             with open(os.path.join(path, 'layer.json'), 'w') as file:
                 json.dump({**result, 'boot_id': _boot_id()}, file)
@@ -207,31 +200,47 @@ def verify(spool: str, diff_id: str, offset: int, size: int, compression: str,
     use it. Parameters and errors as for ``unpack``.
     """
     diff_id = digest.Digest(diff_id)
-    job = _job(offset, size, compression)
+    job = check_place(offset, size, compression)
     known = _read_result(_directory(diff_id))
     if known is None:
         raise exception.ContainerError(
             f'layer {diff_id.short}: it is not on this host')
-    with _spool_file(spool) as archive, _workplace() as empty:
+    with confined.spool_file(spool) as archive, _workplace() as empty:
         try:
-            result = _run_unpacker(
-                diff_id, archive, empty, **job, extract=False, max_bytes=0,
-                max_stream=known['stream'])
+            result = confined.run(
+                f'layer {diff_id.short}', place.ids().layers(), empty,
+                archive, job='unpack', extract=False, max_bytes=0,
+                max_stream=known['stream'], **job)
         except exception.ImageTooBig:
             raise exception.ImageInvalid(
                 f'layer {diff_id.short}: its content is longer than what has '
                 'this digest; the image is damaged, upload it again')
+    _check_digest(diff_id, result)
     _check_blob(diff_id, blob_digest, result)
 
 
-def _job(offset: int, size: int, compression: str) -> dict[str, typing.Any]:
-    if compression not in manifest.COMPRESSIONS:
+@context.entrypoint
+def pack(diff_id: str, spool: str, compression: str) -> dict[str, typing.Any]:
+    """Make an archive of a layer again, of the same content but with another
+    digest. Parameters and errors as for ``diff.write``.
+    """
+    checked = digest.Digest(diff_id)
+    check_compression(compression)
+    if _read_result(_directory(checked)) is None:
         raise exception.ContainerError(
-            f'layer: compression {compression!r} is not one of '
-            f'{manifest.COMPRESSIONS}')
+            f'layer {checked.short}: it is not on this host')
+    with confined.spool_file(spool, os.O_WRONLY) as output:
+        return pack_tree(f'layer {checked.short}', place.ids().layers(),
+                         os.path.join(_directory(checked), 'fs'), output,
+                         compression)
+
+
+def check_place(offset: int, size: int,
+                compression: str) -> dict[str, typing.Any]:
+    """Where a layer is in an archive, checked."""
     return {'offset': _check('offset', offset, 0),
             'size': _check('size', size, 0),
-            'compression': compression}
+            'compression': check_compression(compression)}
 
 
 def _check_blob(diff_id: digest.Digest, wanted: str,

@@ -23,6 +23,7 @@ import re
 import select
 import shutil
 import subprocess
+import typing
 
 from nova_container import exception
 from nova_container.privileged import cgroup
@@ -168,7 +169,8 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
         return answer['data'], int(file.read())
 
 
-def _read_answer(sync, container_id: str) -> dict:
+def _read_answer(sync: typing.BinaryIO,
+                 container_id: str) -> dict[str, typing.Any]:
     """conmon's one line: {"data": pid} or {"data": -1, "message": words}."""
     data = b''
     poll = select.poll()

@@ -23,6 +23,7 @@ The bucket is an HTB class of its own (tc-htb(8)): without a parent to borrow
 from, it sends ``average``, and at ``peak`` while its burst lasts.
 """
 
+from collections.abc import Iterator
 import contextlib
 import errno
 
@@ -71,7 +72,7 @@ def shape(index: int, wish: limits.Bandwidth | None) -> None:
 
 
 @contextlib.contextmanager
-def _suppressed(*codes: int):
+def _suppressed(*codes: int) -> Iterator[None]:
     try:
         yield
     except NetlinkError as e:

@@ -31,6 +31,7 @@ def create(mapping: idmap.IdMap) -> int:
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           env={'PATH': '/usr/sbin:/usr/bin:/sbin:/bin'},
                           bufsize=0) as holder:
+        assert holder.stdin and holder.stdout
         # The echo proves that cat runs, hence that the namespace is there.
         holder.stdin.write(b'x')
         if holder.stdout.read(1) != b'x':

@@ -30,6 +30,7 @@ import socket
 import struct
 import termios
 import tty
+import typing
 
 from nova_container import exception
 from nova_container.privileged import place
@@ -67,10 +68,10 @@ class Attachment:
                     'run, or its monitor was killed; start it again')
             undo.pop_all()
 
-    def __enter__(self):
+    def __enter__(self) -> typing.Self:
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._socket.close()
 
     def fileno(self) -> int:
@@ -145,7 +146,7 @@ def interact(container_id: str, stdin: int, stdout: int, stderr: int) -> bool:
         ready.register(stdin, selectors.EVENT_READ)
         while True:
             for key, _ in ready.select():
-                if key.fileobj is attached:
+                if key.fd == attached.fileno():
                     piece = attached.read()
                     if piece is None:
                         return False
@@ -168,7 +169,7 @@ def _write_all(fd: int, data: bytes) -> None:
 class _DetachKeys:
     """Looks for the keys, also when they come one by one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._last = b''
 
     def seen(self, data: bytes) -> bool:
@@ -191,7 +192,7 @@ def _raw(terminal: int) -> collections.abc.Iterator[None]:
 @contextlib.contextmanager
 def _follow_size(terminal: int,
                  attached: Attachment) -> collections.abc.Iterator[None]:
-    def tell(*_) -> None:
+    def tell(*_: object) -> None:
         rows, columns, _, _ = struct.unpack('HHHH', fcntl.ioctl(
             terminal, termios.TIOCGWINSZ, b'\0' * 8))
         if rows and columns:

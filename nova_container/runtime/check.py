@@ -342,15 +342,15 @@ def _programs() -> Iterator[Finding]:
         else:
             yield _ok(name, version)
     monitor = place.CONF.container.conmon
-    version = _version(monitor)
-    if version:
-        yield _ok('conmon', version)
+    found = _version(monitor)
+    if found:
+        yield _ok('conmon', found)
     else:
         yield Finding('conmon', Level.MISSING, f'no {monitor}',
                       'no container can be started; install the package '
                       'conmon')
-    version = _version('criu')
-    if version is None:
+    found = _version('criu')
+    if found is None:
         yield Finding('CRIU', Level.LACKS, 'not installed',
                       'containers cannot be moved while they run; install '
                       'the package criu')

@@ -54,7 +54,7 @@ class LogKeeper:
 
     _PAUSE = 10.0
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._schedule = schedule.Schedule(self._keep, 'container-logs')
         self._schedule.after(0, None)
 
@@ -62,6 +62,6 @@ class LogKeeper:
         """End the thread."""
         self._schedule.stop()
 
-    def _keep(self, _) -> None:
+    def _keep(self, _: None) -> None:
         self._schedule.after(self._PAUSE, None)
         console_log.keep_all()

@@ -23,9 +23,11 @@ no process ever runs without its network.
 """
 
 import dataclasses
+import typing
 
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import diff as layer_diff
 from nova_container.privileged import execution
 from nova_container.privileged import link
 from nova_container.privileged import process
@@ -113,6 +115,22 @@ def halt(container_id: str, restarts: int | None = None) -> None:
     :param restarts: the start in a row that its restart policy causes next
     """
     container.halt(container_id, restarts)
+
+
+def diff(container_id: str, spool: str,
+         compression: str) -> dict[str, typing.Any]:
+    """Write the writable layer to a spool file; see ``privileged.diff``.
+
+    What runs is held still only meanwhile.
+    """
+    return layer_diff.write(container_id, spool, compression)
+
+
+def apply(container_id: str, spool: str, diff_id: str, offset: int, size: int,
+          compression: str, max_bytes: int) -> None:
+    """Fill the empty writable layer of a container that does not run."""
+    layer_diff.apply(container_id, spool, diff_id, offset, size, compression,
+                     max_bytes)
 
 
 def update(container_id: str, wish: limits.Limits) -> None:

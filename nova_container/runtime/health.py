@@ -67,7 +67,8 @@ class HealthMonitor:
         """
         check = state.policy(container_id).health
         current = state.read(container_id)
-        if check is None or current.process is None:
+        if (check is None or current.process is None
+                or current.health is None):
             return
         self._on_change(container_id, current.health)
         watched = _Watched(container_id, check, current.process)

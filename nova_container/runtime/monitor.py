@@ -56,7 +56,7 @@ class ExitMonitor:
     def _register(self, container_id: str, current: state.State,
                   by_monitor: bool) -> None:
         target = current.monitor if by_monitor else current.process
-        fd = process.open_pidfd(target)
+        fd = None if target is None else process.open_pidfd(target)
         if fd is None:
             self._ended(container_id, current, by_monitor)
             return

@@ -20,6 +20,7 @@ import dataclasses
 import enum
 import json
 import os
+import typing
 
 from nova_container import exception
 from nova_container.privileged import cgroup
@@ -97,13 +98,13 @@ def read(container_id: str) -> State:
     running = _json(f'{run_dir}/run.json')
     if running is not None:
         init = processes.Process(running['pid'], running['pid_started'])
-        monitor = processes.Process(running['monitor'],
-                                    running['monitor_started'])
+        monitor: processes.Process | None = processes.Process(
+            running['monitor'], running['monitor_started'])
         restarts = running.get('restarts', 0)
         if processes.alive(init):
             if not os.path.exists(f'{run_dir}/started'):
                 status = Status.CREATED
-            elif _frozen(container_id):
+            elif cgroup.frozen(container_id):
                 status = (Status.SUSPENDED
                           if os.path.exists(f'{run_dir}/suspended')
                           else Status.PAUSED)
@@ -111,7 +112,7 @@ def read(container_id: str) -> State:
                 status = Status.RUNNING
             return State(status, init, monitor,
                          health=_health(container_id), restarts=restarts)
-        if not processes.alive(monitor):
+        if monitor and not processes.alive(monitor):
             monitor = None
         code = _exit_code(container_id)
         oom = (os.path.exists(f'{run_dir}/oom')
@@ -167,7 +168,7 @@ def due(container_id: str) -> int | None:
     return ended.get('due')
 
 
-def _json(path: str) -> dict | None:
+def _json(path: str) -> dict[str, typing.Any] | None:
     try:
         with open(path, 'rb', buffering=0) as file:
             return json.loads(file.read())
@@ -181,19 +182,6 @@ def _exit_code(container_id: str) -> int | None:
             return int(file.read())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _frozen(container_id: str) -> bool:
-    group = place.cgroup(container_id)
-    if cgroup.unified():
-        path, word = f'{cgroup.ROOT}{group}/cgroup.freeze', b'1'
-    else:
-        path, word = f'{cgroup.ROOT}/freezer{group}/freezer.state', b'FROZEN'
-    try:
-        with open(path, 'rb', buffering=0) as file:
-            return file.read().strip() == word
-    except FileNotFoundError:
-        return False
 
 
 def ended_unattended(container_id: str) -> bool:

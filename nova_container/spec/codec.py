@@ -44,7 +44,7 @@ _hints = functools.cache(typing.get_type_hints)
 
 
 def _decode(kind: typing.Any, data: typing.Any, where: str) -> typing.Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(data, dict):
             raise exception.InvalidSpec(f'{where}: not a mapping')
         hints = _hints(kind)

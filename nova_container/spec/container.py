@@ -67,7 +67,7 @@ class Process:
     stop_signal: str = 'SIGTERM'
     terminal: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.args or not self.args[0]:
             raise exception.ProcessInvalid(
                 'the container has no command: the image has neither '
@@ -127,7 +127,7 @@ class ContainerSpec:
     restart: restart_.RestartPolicy = restart_.RestartPolicy()
     health: health_.Healthcheck | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_id(self.id)
         if not _HOSTNAME.match(self.hostname):
             raise exception.InvalidSpec(

@@ -31,7 +31,7 @@ class Disk:
     root: int | None = None
     ephemeral: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('root', 'ephemeral'):
             size = getattr(self, name)
             if size is not None and not _MIN <= size <= _MAX:

@@ -48,7 +48,7 @@ class Healthcheck:
     start_interval: float = 5.0
     retries: int = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.test or not self.test[0]:
             raise exception.InvalidSpec('the health check has no command')
         for name, low, high in (

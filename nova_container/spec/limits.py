@@ -47,7 +47,7 @@ class Bandwidth:
     peak: int | None = None
     burst: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, {'average': (1000, 1 << 40), 'peak': (1000, 1 << 40),
                       'burst': (1024, 1 << 31)}, 'bandwidth')
         if self.peak is not None and self.peak < self.average:
@@ -91,7 +91,7 @@ class Limits:
     network_in: Bandwidth | None = None
     network_out: Bandwidth | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rate = (1, 1 << 50)
         _check(self, {'cpu_quota': (1000, 1 << 40),
                       'cpu_period': (1000, 1000000),

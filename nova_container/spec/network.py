@@ -29,12 +29,11 @@ class Route:
     destination: str
     gateway: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             network = ipaddress.ip_network(self.destination)
-            gateway = network
-            if self.gateway is not None:
-                gateway = ipaddress.ip_address(self.gateway)
+            gateway = (network.network_address if self.gateway is None
+                       else ipaddress.ip_address(self.gateway))
         except ValueError as e:
             raise exception.InvalidSpec(f'route: {e}')
         if network.version != gateway.version:
@@ -65,7 +64,7 @@ class NetworkInterface:
     routes: tuple[Route, ...] = ()
     checksum_offload: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for device in (self.name, self.host_device):
             if not _DEVICE.match(device) or device in ('.', '..', 'lo'):
                 raise exception.InvalidSpec(
@@ -90,7 +89,7 @@ class Dns:
     servers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for server in self.servers:
             try:
                 ipaddress.ip_address(server)

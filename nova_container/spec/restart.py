@@ -46,7 +46,7 @@ class RestartPolicy:
     when: str = NO
     retries: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.when not in (NO, ON_FAILURE, ALWAYS):
             raise exception.InvalidSpec(
                 f'restart policy {self.when!r} is not one of {NO}, '

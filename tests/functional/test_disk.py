@@ -202,8 +202,10 @@ class LifeOfADiskTest(DiskTestCase):
         while 'written' not in self.text(container_id):
             self.assertTrue(processes.alive(alive), self.text(container_id))
 
+        base = privileged.host_ids(container_id)[0]
+
         def read() -> str:
-            with privileged_disk.upper(container_id) as upper:
+            with privileged_disk.upper(container_id, base) as upper:
                 return pathlib.Path(upper, 'srv/x').read_text()
 
         self.assertEqual('seen\n', namespace.with_mounts(read))
@@ -215,7 +217,8 @@ class LifeOfADiskTest(DiskTestCase):
         container_id = self.run_container('/bin/true', size=_SMALL)
         self.finish(container_id)
         engine.halt(container_id)
-        first, second = (privileged_disk.upper(container_id)
+        base = privileged.host_ids(container_id)[0]
+        first, second = (privileged_disk.upper(container_id, base)
                          for _ in range(2))
         namespace.with_mounts(first.__enter__)
         self.assert_loops(1, container_id)

@@ -10,18 +10,18 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The process that unpacks or verifies one layer; see ``layer``.
+"""The process that reads and writes the trees of layers; see ``confined``.
 
 Run as a script, so that nothing of the package above is imported: neither a
 configuration nor a channel to the daemon is ever in this process. It gives up
-every privilege before it reads the first byte of the archive: it is root of a
-user namespace that owns nothing but the directory it writes to, with an empty
+every privilege before it reads the first byte of a tenant's: it is root of a
+user namespace that owns nothing but the directory it works in, with an empty
 network and no sight of any other file.
 
 standard input
-    the archive
+    the archive to read
 working directory
-    the directory to fill
+    the tree to fill, or to read
 descriptor ``userns``
     the user namespace
 standard output
@@ -43,9 +43,12 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from nova_container import exception  # noqa: E402
+from nova_container.layer import diff  # noqa: E402
 from nova_container.layer import extract  # noqa: E402
+from nova_container.layer import output  # noqa: E402
 from nova_container.layer import stream  # noqa: E402
 from nova_container.layer import tar  # noqa: E402
+from nova_container.layer import tarwriter  # noqa: E402
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUTS = 0x04000000
@@ -89,15 +92,14 @@ def _enter_sandbox(userns: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What to do, as the parent's first argument says in JSON.
+class Unpack:
+    """Fill the tree from an archive.
 
     :param extract: False: only compute the digests
     :param max_bytes: limit of what is on disk in the end
     :param max_stream: limit of the decompressed stream
     """
 
-    userns: int
     offset: int
     size: int
     compression: str
@@ -105,35 +107,59 @@ class Job:
     max_bytes: int
     max_stream: int
 
+    def run(self) -> dict[str, object]:
+        layer = stream.LayerStream(sys.stdin.fileno(), self.offset, self.size,
+                                   self.compression, self.max_stream)
+        result = extract.Result()
+        if self.extract:
+            result = extract.Extractor(tar.Reader(layer),
+                                       self.max_bytes).run()
+        layer.drain()
+        return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
+                'stream': layer.size, **dataclasses.asdict(result)}
 
-def _work(job: Job) -> dict[str, object]:
-    layer = stream.LayerStream(sys.stdin.fileno(), job.offset, job.size,
-                               job.compression, job.max_stream)
-    result = extract.Result()
-    if job.extract:
-        result = extract.Extractor(tar.Reader(layer), job.max_bytes).run()
-    layer.drain()
-    return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
-            'stream': layer.size, **dataclasses.asdict(result)}
+
+@dataclasses.dataclass(frozen=True)
+class Pack:
+    """Make a layer of the tree.
+
+    :param output: descriptor of the file to write to
+    """
+
+    output: int
+    compression: str
+
+    def run(self) -> dict[str, object]:
+        layer = output.LayerOutput(self.output, self.compression)
+        result = diff.Diff(tarwriter.Writer(layer)).run()
+        layer.close()
+        return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
+                'size': layer.blob_size, 'stream': layer.size,
+                **dataclasses.asdict(result)}
+
+
+_JOBS = {'unpack': Unpack, 'pack': Pack}
 
 
 def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
-    _enter_sandbox(job.userns)
+    wish = json.loads(sys.argv[1])
+    userns = wish.pop('userns')
+    job = _JOBS[wish.pop('job')](**wish)
+    _enter_sandbox(userns)
     try:
-        answer = _work(job)
+        answer = job.run()
     except exception.ContainerError as e:
         answer = {'error': type(e).__name__, 'message': e.message}
     except MemoryError:
         answer = {'error': 'ImageInvalid',
-                  'message': 'unpacking it takes too much memory'}
+                  'message': 'its headers or directories take too much memory'}
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         answer = {'error': 'NoSpace', 'message': 'the file system is full'}
     json.dump(answer, sys.stdout)
     sys.stdout.flush()
-    # The decompressor's thread may still wait to hand over a block.
+    # A thread may still wait to hand over a block.
     os._exit(0)
 
 
