@@ -15,7 +15,9 @@
 ::
 
     <state_path>/images/<image id>.json    record: the image is complete here
-    <state_path>/spool/<image id>.*.part   an archive on its way in
+    <state_path>/images/<server id>.json   what a server was made of: its image
+                                           may change or go
+    <state_path>/spool/<image id>.*.part   an archive on its way in or out
 
 ``ensure`` makes an image usable. It may be killed at any instruction: a
 record is written last and at once, a layer appears under its digest complete,
@@ -215,6 +217,24 @@ class ImageStore:
                  for name in os.listdir(self._layers))
         return [layer for layer in found if layer is not None]
 
+    def raw_config(self, image_id: str) -> bytes:
+        """The configuration of an image that is here, as it came.
+
+        :raises FileNotFoundError: it is not here
+        """
+        with open(self._record(image_id)) as file:
+            return json.load(file)['config'].encode()
+
+    def adopt(self, image_id: str, raw_config: bytes) -> Image | None:
+        """Record an image whose layers are all here, under a new id.
+
+        :returns: None if one of them is not here
+        """
+        config = image_config.ImageConfig.from_json(raw_config)
+        if None not in map(self.layer, config.diff_ids):
+            self._write_record(image_id, raw_config, config)
+        return self.get(image_id)
+
     def remove(self, image_id: str) -> None:
         """Forget an image; its layers stay. Succeeds if it is unknown."""
         with contextlib.suppress(FileNotFoundError):
@@ -244,12 +264,7 @@ class ImageStore:
                 raise exception.NoSpace(
                     f'{self._spool} has no room for an archive of {size} '
                     'bytes; make room on this host')
-        name = f'{image_id}.{secrets.token_hex(4)}.part'
-        path = os.path.join(self._spool, name)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                     0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with self.spool(image_id) as (name, fd):
             spool = _Spool(fd, size)
             try:
                 fetch(spool)
@@ -263,9 +278,33 @@ class ImageStore:
                 raise exception.ImageIncomplete(
                     f'only {spool.size} of {size} bytes came from Glance')
             yield name, fd
+
+    @contextlib.contextmanager
+    def spool(self, owner: str) -> Iterator[tuple[str, int]]:
+        """Name and descriptor of a new spool file, removed afterwards.
+
+        :param owner: what its name begins with
+        """
+        name = f'{owner}.{secrets.token_hex(4)}.part'
+        path = os.path.join(self._spool, name)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                     0o600)
+        try:
+            # So that recover leaves it.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield name, fd
         finally:
             os.unlink(path)
             os.close(fd)
+
+    def unpack(self, spool: str, blob: archive.LayerBlob) -> None:
+        """Unpack one layer of a spool file, unless it is here."""
+        with lockutils.lock(f'nova-container-layer-{blob.diff_id}'):
+            if self.layer(blob.diff_id) is None:
+                privileged_layer.unpack(
+                    spool, blob.diff_id, blob.offset, blob.size,
+                    blob.compression, _UNLIMITED, blob.blob_digest or '')
+        self._syncer.submit(_sync, (blob.diff_id,))
 
     def _admit(self, image_id: str, spool: str, fd: int,
                max_bytes: int | None) -> Image:
@@ -280,7 +319,7 @@ class ImageStore:
             undo.callback(self._release, blobs)
             on_disk = self._unpack(spool, tuple(blobs.values()), made,
                                    max_bytes)
-            self._write_record(image_id, found)
+            self._write_record(image_id, found.raw_config, found.config)
             undo.pop_all()
             self._release(blobs)
         if made:
@@ -350,10 +389,11 @@ class ImageStore:
         return Image(image_id, config, tuple(visible),
                      sum(layer.size for layer in unique.values()))
 
-    def _write_record(self, image_id: str, found: archive.Archive) -> None:
+    def _write_record(self, image_id: str, raw_config: bytes,
+                      config: image_config.ImageConfig) -> None:
         path = self._record(image_id)
-        record = {'config': found.raw_config.decode(),
-                  'diff_ids': list(found.config.diff_ids)}
+        record = {'config': raw_config.decode(),
+                  'diff_ids': list(config.diff_ids)}
         try:
             with open(path + '.new', 'w') as file:
                 json.dump(record, file)

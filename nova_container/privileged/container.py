@@ -22,6 +22,7 @@ All functions are idempotent in the direction of less: halting what does not
 run and undefining what is not there succeed.
 """
 
+import collections.abc
 import contextlib
 import dataclasses
 import errno
@@ -116,7 +117,7 @@ def setup(user: int, group: int) -> None:
 
     os.makedirs(os.path.dirname(place.state()) or '/', exist_ok=True)
     directory(place.CONF.container.state_path, 0o750, (0, group))
-    for name in ('layers', 'layers/sha256', 'containers', 'ids'):
+    for name in ('layers', 'layers/sha256', 'containers', 'parked', 'ids'):
         directory(place.state(name), 0o755, (0, 0))
     for name in ('layers/tmp', 'trash'):
         directory(place.state(name), 0o711, (0, 0))
@@ -149,11 +150,13 @@ def _require_layers(spec: container.ContainerSpec) -> None:
                 f'container {spec.id}: layer {diff_id} is not on this host')
 
 
-def _require_halted(container_id: str) -> None:
+def require_halted(container_id: str) -> None:
+    """
+    :raises StateConflict: it runs
+    """
     if os.path.exists(place.container_run(container_id)):
         raise exception.StateConflict(
-            f'container {container_id} runs; halt it before it is defined '
-            'anew')
+            f'container {container_id} runs; halt it first')
 
 
 @context.entrypoint
@@ -165,7 +168,16 @@ def define(spec: dict[str, typing.Any]) -> None:
     :raises StateConflict: it runs
     :raises InvalidSpec: one of its disks would become smaller
     """
-    checked = codec.decode(container.ContainerSpec, spec)
+    make(codec.decode(container.ContainerSpec, spec))
+
+
+def make(checked: container.ContainerSpec,
+         fill: collections.abc.Callable[[int], None] | None = None) -> None:
+    """Define a container.
+
+    :param fill: called with the host id of its root once its disks are there;
+        a container that is killed meanwhile is none
+    """
     _check_allowed(checked)
     _require_layers(checked)
     path = place.container_state(checked.id)
@@ -180,7 +192,9 @@ def define(spec: dict[str, typing.Any]) -> None:
             os.symlink(str(slot), os.path.join(path, 'slot'))
             disk.define(checked.id, checked.disk, place.ids().base(slot))
         with definition.locked(checked.id):
-            _require_halted(checked.id)
+            require_halted(checked.id)
+            if fill is not None:
+                fill(place.ids().base(_slot(checked.id)))
             if os.path.exists(os.path.join(path, 'spec.json')):
                 disk.redefine(checked.id,
                               definition.load_own(checked.id).disk,
@@ -214,7 +228,7 @@ def rescue(spec: dict[str, typing.Any]) -> None:
     _check_allowed(checked)
     _require_layers(checked)
     with definition.locked(checked.id):
-        _require_halted(checked.id)
+        require_halted(checked.id)
         own = definition.load_own(checked.id)
         _end_rescue(own)
         disk.define_rescue(checked.id, own.disk,
@@ -231,7 +245,7 @@ def unrescue(container_id: str) -> None:
     :raises StateConflict: it runs
     """
     with definition.locked(container_id):
-        _require_halted(container_id)
+        require_halted(container_id)
         _end_rescue(definition.load_own(container_id))
 
 
@@ -755,10 +769,10 @@ def _undefine(container_id: str) -> None:
     trash = place.state('trash', f'{container_id}.{uuid.uuid4().hex}')
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, trash)
-        _empty_trash(os.path.basename(trash))
+        empty_trash(os.path.basename(trash))
 
 
-def _empty_trash(name: str) -> None:
+def empty_trash(name: str) -> None:
     """Remove a container's files, then give its ids back.
 
     No file of one container may be there when another gets the ids.
@@ -801,7 +815,7 @@ def recover() -> list[str]:
     touched = []
     namespace.with_mounts(disk.recover)
     for name in os.listdir(place.state('trash')):
-        _empty_trash(name)
+        empty_trash(name)
     for container_id in os.listdir(place.run('c')):
         freezer.recover(container_id)
         defined = os.path.exists(
@@ -820,19 +834,28 @@ def recover() -> list[str]:
             disk.remove_rescue(container_id)
     for slot in os.listdir(place.state('ids')):
         owner = os.readlink(place.state('ids', slot))
-        if not os.path.lexists(place.container_state(owner)):
+        # The container at its place and one that was set aside have two.
+        if not any(_has_slot(directory, slot) for directory in (
+                place.container_state(owner), place.parked(owner))):
             os.unlink(place.state('ids', slot))
     return touched
 
 
+def _has_slot(directory: str, slot: str) -> bool:
+    try:
+        return os.readlink(os.path.join(directory, 'slot')) == slot
+    except FileNotFoundError:
+        return False
+
+
 @context.entrypoint
 def layers_in_use() -> list[str]:
-    """diffIDs of the layers of every defined container."""
+    """diffIDs of the layers of every container, those set aside included."""
     found: set[str] = set()
-    for container_id in os.listdir(place.state('containers')):
-        with contextlib.suppress(exception.ContainerNotFound):
-            found.update(definition.load_own(container_id).layers)
-            found.update(definition.load(container_id).layers)
+    for name in ('containers', 'parked'):
+        for container_id in os.listdir(place.state(name)):
+            for spec in definition.stored(place.state(name, container_id)):
+                found.update(spec.layers)
     return sorted(found)
 
 

@@ -97,9 +97,20 @@ def load_rescue(container_id: str) -> container.ContainerSpec | None:
     return _read(container_id, 'rescue.json')
 
 
+def stored(directory: str) -> list[container.ContainerSpec]:
+    """Every spec in the directory of a container."""
+    found = (_decode(os.path.join(directory, name))
+             for name in ('spec.json', 'rescue.json'))
+    return [spec for spec in found if spec is not None]
+
+
 def _read(container_id: str, name: str) -> container.ContainerSpec | None:
+    return _decode(place.container_state(container_id, name))
+
+
+def _decode(path: str) -> container.ContainerSpec | None:
     try:
-        with open(place.container_state(container_id, name)) as file:
+        with open(path) as file:
             return codec.decode(container.ContainerSpec, json.load(file))
     except FileNotFoundError:
         return None

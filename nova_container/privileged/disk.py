@@ -66,6 +66,9 @@ _RESCUE = _Volume('rescue', (('rescue-upper', True, 0o755),
                              ('rescue-work', False, 0o700)))
 _VOLUMES = (_ROOT, _EPHEMERAL, _RESCUE)
 
+# What of them goes with a container that moves.
+TREES = ('upper', 'nested', 'mnt')
+
 
 @dataclasses.dataclass(frozen=True)
 class Writable:
@@ -282,10 +285,39 @@ def upper(container_id: str, base: int) -> typing.Iterator[str]:
 def stop_reading(container_id: str) -> None:
     """Undo ``upper``, in the containers' mount namespace."""
     target = place.run('disks', container.check_id(container_id))
-    if os.path.ismount(target):
-        linux.umount(target)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(target)
+    for path in (*(os.path.join(target, volume.name) for volume in _VOLUMES),
+                 target):
+        if os.path.ismount(path):
+            linux.umount(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(path)
+
+
+@contextlib.contextmanager
+def opened(container_id: str, base: int) -> typing.Iterator[dict[str, str]]:
+    """Each directory of TREES that the container has, whether it runs or not.
+
+    To be entered as ``upper`` is.
+    """
+    found: dict[str, str] = {}
+    with contextlib.ExitStack() as undo:
+        undo.callback(stop_reading, container_id)
+        stop_reading(container_id)
+        for volume in (_ROOT, _EPHEMERAL):
+            image = _image(container_id, volume)
+            top = place.container_state(container_id)
+            if os.path.exists(image):
+                top = _mount_point(container_id, volume)
+                if not os.path.ismount(top):
+                    top = place.run('disks', container_id, volume.name)
+                    os.makedirs(top, 0o700)
+                    loop.mount(image, top)
+                    _make_directories(top, volume, base)
+            found.update((name, os.path.join(top, name))
+                         for name, _, _ in volume.directories
+                         if name in TREES
+                         and os.path.isdir(os.path.join(top, name)))
+        yield found
 
 
 def recover() -> None:
