@@ -26,6 +26,7 @@ from nova.virt import event as virtevent
 from nova.virt import hardware
 from oslo_log import log
 
+from nova_container.compute import courier
 from nova_container.compute import diagnostics
 from nova_container.compute import fault
 from nova_container.compute import feedback
@@ -33,6 +34,7 @@ from nova_container.compute import images
 from nova_container.compute import intent
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
+from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
 from nova_container.compute import rescue
@@ -70,19 +72,24 @@ _DUMP_SIGNAL = 'SIGQUIT'
 _CONSOLE_BYTES = 100 * 1024
 
 
-class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
-                      driver.ComputeDriver):
+class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
+                      unsupported.UnsupportedMixin, driver.ComputeDriver):
     """Runs instances as Linux containers."""
 
     capabilities = {
         **driver.ComputeDriver.capabilities,
         'has_imagecache': False,
+        'supports_evacuate': True,
         'supports_image_type_raw': True,
+        'supports_migrate_to_same_host': True,
     }
 
     def __init__(self, virtapi):
         super().__init__(virtapi)
         self._images = None
+        self._courier = None
+        # Spool files of containers that are resized on this host.
+        self._kept = {}
         self._reporter = None
         self._monitor = None
         self._health = None
@@ -99,6 +106,7 @@ class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
         image_store = store.ImageStore(CONF.container.state_path)
         image_store.recover(engine.layers_in_use())
         self._images = images.Images(image_store)
+        self._courier = courier.Courier()
         self._feedback = feedback.Feedback()
         self._health = health.HealthMonitor(self._feedback.health)
         self._logs = console.LogKeeper()
@@ -188,6 +196,7 @@ class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
             network_info = network_info or []
             spec = self._intent(instance, image, network_info)
             undo.callback(self._remove, instance, network_info)
+            self._images.keep(instance)
             engine.define(spec)
             if power_on:
                 self._boot(instance, network_info)
@@ -220,11 +229,17 @@ class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
     def _remove(self, instance, network_info):
         with contextlib.ExitStack() as both:
             both.callback(port.unplug, instance, network_info)
-            engine.undefine(instance.uuid)
+            self._forget(instance)
+
+    def _forget(self, instance):
+        """Remove the container, but not one that was set aside."""
+        engine.undefine(instance.uuid)
+        if not state.parked(instance.uuid):
+            self._images.forget(instance)
 
     def _redefine(self, instance, network_info):
         """Take up what has changed in Nova since the last start."""
-        image = self._images.cached(instance.image_ref)
+        image = self._images.of(instance)
         if image is not None:
             engine.define(self._intent(instance, image, network_info))
 
@@ -243,10 +258,10 @@ class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
             if destroy_vifs:
                 port.unplug(instance, network_info or [])
             if destroy_disks:
-                engine.undefine(instance.uuid)
+                self._forget(instance)
 
     def delete_instance_files(self, instance):
-        engine.undefine(instance.uuid)
+        self._forget(instance)
         return True
 
     def power_off(self, instance, timeout=0, retry_interval=0):
@@ -256,6 +271,7 @@ class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
     def power_on(self, context, instance, network_info,
                  block_device_info=None, accel_info=None, share_info=None):
         with fault.translated(instance), self._decided(instance):
+            self._complete_arrival(context, instance, network_info)
             current = state.read(instance.uuid)
             if current.status is state.Status.RUNNING:
                 return
@@ -267,6 +283,7 @@ class ContainerDriver(rescue.RescueMixin, unsupported.UnsupportedMixin,
                block_device_info=None, bad_volumes_callback=None,
                accel_info=None, share_info=None):
         with fault.translated(instance), self._decided(instance):
+            self._complete_arrival(context, instance, network_info)
             state.read(instance.uuid)
             if reboot_type == 'SOFT':
                 self._halt(instance, network_info, CONF.shutdown_timeout)

@@ -23,12 +23,12 @@ host that was restarted half way can go on or clean up.
                                     tar of one tree, or one layer
 """
 
-import collections.abc
 import contextlib
 import dataclasses
 import json
 import os
 import struct
+import typing
 
 from nova import context as nova_context
 from nova import exception as nova_exception
@@ -69,13 +69,12 @@ class Part:
 class Index:
     """What is in the archive, and what it is made for.
 
-    :param config: the configuration of the image that the container is of
-    :param layers: diffIDs, the lowest first; those that are no part of the
-        archive are to be had from the image
+    :param config: the configuration of the image that the container is made
+        of; those of its layers that are no part of the archive are to be had
+        from that image
     """
 
     config: str
-    layers: tuple[str, ...]
     parts: tuple[Part, ...]
 
     def encode(self) -> bytes:
@@ -97,7 +96,7 @@ class Index:
                 raise ValueError(f'an index of {length} bytes')
             found = json.loads(os.pread(fd, length,
                                         size - _LENGTH.size - length))
-            return cls(config=found['config'], layers=tuple(found['layers']),
+            return cls(config=found['config'],
                        parts=tuple(Part(**part) for part in found['parts']))
         except (OSError, ValueError, KeyError, TypeError, struct.error) as e:
             raise exception.ImageInvalid(
@@ -108,21 +107,25 @@ def _name(instance_uuid: str) -> str:
     return f'nova-container-transfer-{instance_uuid}'
 
 
+def service_context() -> nova_context.RequestContext:
+    """The service's own user, as Nova's Glance client takes it.
+
+    :raises OperatorError: nova.conf does not name one
+    """
+    if not CONF[_GROUP].auth_type:
+        raise exception.OperatorError(
+            f'moving a container needs the section [{_GROUP}] of nova.conf, '
+            'with which this host stores it in Glance')
+    return nova_context.RequestContext(
+        user_auth_plugin=service_auth.get_service_auth_plugin(_GROUP),
+        is_admin=True)
+
+
 class Courier:
     """Sends and fetches transfer archives as the service's own user."""
 
     def __init__(self):
         self._glance = glance.API()
-
-    @staticmethod
-    def _context():
-        if not CONF[_GROUP].auth_type:
-            raise exception.OperatorError(
-                f'moving a container needs the section [{_GROUP}] of nova.conf'
-                ', with which this host stores it in Glance')
-        return nova_context.RequestContext(
-            user_auth_plugin=service_auth.get_service_auth_plugin(_GROUP),
-            is_admin=True)
 
     @contextlib.contextmanager
     def _speaking(self, what: str):
@@ -142,13 +145,13 @@ class Courier:
         """
         with self._speaking(f'storing server {instance.uuid} in Glance'):
             self.remove(instance)
-            self._glance.create(self._context(), {
+            self._glance.create(service_context(), {
                 'name': _name(instance.uuid), 'container_format': 'docker',
                 'disk_format': 'raw', 'is_public': False, 'os_hidden': True,
                 'properties': {PROPERTY: instance.uuid}}, data=file)
 
     def _images(self, instance) -> list[dict]:
-        return self._glance.get_all(self._context(), filters={
+        return self._glance.get_all(service_context(), filters={
             'name': _name(instance.uuid), 'os_hidden': 'true'})
 
     def waiting(self, instance) -> bool:
@@ -157,10 +160,10 @@ class Courier:
             return any(image['status'] == 'active'
                        for image in self._images(instance))
 
-    def fetch(self, instance, write: collections.abc.Callable) -> None:
+    def fetch(self, instance, file: typing.BinaryIO) -> None:
         """Download the archive of a server.
 
-        :param write: an object with ``write``
+        :param file: open for writing
         :raises TransferFailed: it is not there, or Glance broke off
         """
         with self._speaking(f'fetching server {instance.uuid} from Glance'):
@@ -170,7 +173,8 @@ class Courier:
                 raise exception.TransferFailed(
                     f'server {instance.uuid} is not in Glance: it was not '
                     'sent, or was fetched already')
-            self._glance.download(self._context(), found[0]['id'], data=write)
+            self._glance.download(service_context(), found[0]['id'],
+                                  data=file)
 
     def remove(self, instance) -> None:
         """Remove what there is of a server; succeeds if there is nothing.
@@ -178,4 +182,11 @@ class Courier:
         with self._speaking(f'removing server {instance.uuid} from Glance'):
             for image in self._images(instance):
                 with contextlib.suppress(nova_exception.ImageNotFound):
-                    self._glance.delete(self._context(), image['id'])
+                    self._glance.delete(service_context(), image['id'])
+
+    def forget(self, instance) -> None:
+        """As ``remove``, where nothing hangs on it: a warning if it fails."""
+        try:
+            self.remove(instance)
+        except exception.ContainerError as e:
+            LOG.warning('%s', e, instance=instance)

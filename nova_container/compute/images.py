@@ -17,8 +17,11 @@ import errno
 from nova import exception as nova_exception
 from nova.image import glance
 
+from nova_container.compute import courier
 from nova_container import exception
+from nova_container.image import archive
 from nova_container.image import store
+from nova_container.oci import digest
 
 _CONTAINER_FORMAT = 'docker'
 _DISK_FORMAT = 'raw'
@@ -68,8 +71,56 @@ class Images:
 
         root_gb = instance.flavor.root_gb
         return self._store.ensure(
-            image_id, fetch, size=image_meta.size or None,
+            image_id, fetch, size=_size(image_meta),
             max_bytes=(root_gb << 30) or None)
+
+    def keep(self, instance) -> None:
+        """Remember what a server is made of, whatever becomes of its image.
+        """
+        self._store.adopt(instance.uuid,
+                          self._store.raw_config(instance.image_ref))
+
+    def forget(self, instance) -> None:
+        """Undo ``keep``."""
+        self._store.remove(instance.uuid)
+
+    def of(self, instance) -> store.Image | None:
+        """What a server is made of, if it is on this host."""
+        return (self._store.get(instance.uuid)
+                or self._store.get(instance.image_ref))
+
+    def raw_config(self, instance) -> bytes:
+        """The configuration of what a server is made of, as it came."""
+        found = (instance.uuid if self._store.get(instance.uuid)
+                 else instance.image_ref)
+        return self._store.raw_config(found)
+
+    def adopt(self, instance, raw_config: bytes) -> store.Image | None:
+        """Remember what a server is made of, if all its layers are here."""
+        return self._store.adopt(instance.uuid, raw_config)
+
+    def obtainable(self, instance) -> frozenset[digest.Digest]:
+        """diffIDs of the layers that any host gets from a server's image."""
+        image = self._store.get(instance.image_ref)
+        try:
+            status = self._glance.get(courier.service_context(),
+                                      instance.image_ref)['status']
+        except (nova_exception.ImageNotFound,
+                nova_exception.ImageNotAuthorized):
+            status = 'deleted'
+        if image is None or status != 'active':
+            return frozenset()
+        return frozenset(image.config.diff_ids)
+
+    def spool(self, owner: str):
+        """A spool file; see ``ImageStore.spool``."""
+        return self._store.spool(owner)
+
+    def unpack_layer(self, spool: str, diff_id: str, offset: int, size: int,
+                     compression: str) -> None:
+        """Unpack one layer of a spool file, unless it is here."""
+        self._store.unpack(spool, archive.LayerBlob(
+            digest.Digest(diff_id), offset, size, compression))
 
     def properties(self, context, image_id: str) -> dict[str, str]:
         """All of an image's properties; Nova's ImageMeta drops those that it
@@ -77,6 +128,7 @@ class Images:
         """
         return self._glance.get(context, image_id)['properties']
 
-    def cached(self, image_ref: str) -> store.Image | None:
-        """The image, if it is on this host already."""
-        return self._store.get(image_ref)
+
+def _size(image_meta) -> int | None:
+    """Bytes of the archive; unknown where Nova asks its own memory."""
+    return image_meta.size or None if 'size' in image_meta else None

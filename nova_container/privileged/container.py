@@ -350,10 +350,6 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     return pid, monitor
 
 
-# Where podman and docker keep images and containers, below /var/lib.
-_NESTED = ('containers', 'docker')
-
-
 def _bind_nested(container_id: str, source: str,
                  owner: int) -> tuple[tuple[str, str], ...]:
     """Bind the storage of runtimes inside to where its root may reach it."""
@@ -361,11 +357,8 @@ def _bind_nested(container_id: str, source: str,
     os.mkdir(target, 0o711)
     linux.mount(source, target, flags=linux.MS_BIND)
     files = []
-    for name in _NESTED:
-        path = os.path.join(target, name)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o711)
-        os.chown(path, owner, owner)
+    for name in disk.NESTED:
+        path = disk.make_nested(target, name, owner)
         files.append((path, f'/var/lib/{name}'))
     return tuple(files)
 

@@ -29,6 +29,7 @@ Files are limited as bytes are, so that many empty ones do not fill the host's
 file system either.
 """
 
+import collections.abc
 import contextlib
 import dataclasses
 import os
@@ -66,8 +67,12 @@ _RESCUE = _Volume('rescue', (('rescue-upper', True, 0o755),
                              ('rescue-work', False, 0o700)))
 _VOLUMES = (_ROOT, _EPHEMERAL, _RESCUE)
 
-# What of them goes with a container that moves.
-TREES = ('upper', 'nested', 'mnt')
+# Where podman and docker keep images and containers, below /var/lib.
+NESTED = ('containers', 'docker')
+
+# What of them goes with a container that moves, and where it is.
+TREES = {'upper': 'upper', **{name: f'nested/{name}' for name in NESTED},
+         'mnt': 'mnt'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,10 +299,14 @@ def stop_reading(container_id: str) -> None:
 
 
 @contextlib.contextmanager
-def opened(container_id: str, base: int) -> typing.Iterator[dict[str, str]]:
+def opened(container_id: str, base: int,
+           nested: collections.abc.Container[str] = ()
+           ) -> typing.Iterator[dict[str, str]]:
     """Each directory of TREES that the container has, whether it runs or not.
 
     To be entered as ``upper`` is.
+
+    :param nested: which of NESTED it has to have
     """
     found: dict[str, str] = {}
     with contextlib.ExitStack() as undo:
@@ -313,11 +322,27 @@ def opened(container_id: str, base: int) -> typing.Iterator[dict[str, str]]:
                     os.makedirs(top, 0o700)
                     loop.mount(image, top)
                     _make_directories(top, volume, base)
-            found.update((name, os.path.join(top, name))
-                         for name, _, _ in volume.directories
-                         if name in TREES
-                         and os.path.isdir(os.path.join(top, name)))
+            if volume is _ROOT:
+                for name in NESTED:
+                    if name in nested:
+                        make_nested(os.path.join(top, 'nested'), name, base)
+            found.update((tree, os.path.join(top, path))
+                         for tree, path in TREES.items()
+                         if os.path.isdir(os.path.join(top, path)))
         yield found
+
+
+def make_nested(parent: str, name: str, owner: int) -> str:
+    """The directory of a kind of container runtime inside, made if need be.
+
+    :param parent: the directory ``nested``, from wherever
+    :param owner: host id of the container's root
+    """
+    path = os.path.join(parent, name)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o711)
+    os.chown(path, owner, owner)
+    return path
 
 
 def recover() -> None:

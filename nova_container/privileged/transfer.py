@@ -112,7 +112,7 @@ def receive(spec: dict[str, typing.Any], spool: str,
 
 
 def _fill(container_id: str, base: int, archive: int, jobs) -> None:
-    with disk.opened(container_id, base) as trees:
+    with disk.opened(container_id, base, [job[0] for job in jobs]) as trees:
         for tree, diff_id, job in jobs:
             if tree not in trees:
                 raise exception.InvalidSpec(
@@ -163,7 +163,8 @@ def park(container_id: str) -> None:
     with definition.locked(container_id):
         container.require_halted(container_id)
         _discard(container_id)
-        os.rename(place.container_state(container_id), place.parked(container_id))
+        os.rename(place.container_state(container_id),
+                  place.parked(container_id))
 
 
 @context.entrypoint
@@ -193,4 +194,3 @@ def _discard(container_id: str) -> None:
         name = f'{container_id}.{uuid.uuid4().hex}'
         os.rename(place.parked(container_id), place.state('trash', name))
         container.empty_trash(name)
-

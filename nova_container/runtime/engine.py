@@ -28,9 +28,12 @@ import typing
 from nova_container import exception
 from nova_container.privileged import container
 from nova_container.privileged import diff as layer_diff
+from nova_container.privileged import disk
 from nova_container.privileged import execution
+from nova_container.privileged import layer
 from nova_container.privileged import link
 from nova_container.privileged import process
+from nova_container.privileged import transfer
 from nova_container.runtime import state
 from nova_container.spec import codec
 from nova_container.spec import command
@@ -131,6 +134,51 @@ def apply(container_id: str, spool: str, diff_id: str, offset: int, size: int,
     """Fill the empty writable layer of a container that does not run."""
     layer_diff.apply(container_id, spool, diff_id, offset, size, compression,
                      max_bytes)
+
+
+# The directories that a container may have filled.
+TREES = tuple(disk.TREES)
+
+
+def used(container_id: str) -> dict[str, int]:
+    """Bytes that each of TREES occupies on the container's disks."""
+    return transfer.used(container_id)
+
+
+def pack(container_id: str, tree: str, spool: str, compression: str) -> dict:
+    """Append one of TREES of a halted container, as it is, to a spool file;
+    see ``privileged.transfer``.
+    """
+    return transfer.pack(container_id, tree, spool, compression)
+
+
+def pack_layer(diff_id: str, spool: str, compression: str) -> dict:
+    """Append a layer to a spool file; see ``privileged.layer``."""
+    return layer.pack(diff_id, spool, compression)
+
+
+def receive(spec: container_spec.ContainerSpec, spool: str,
+            parts: list[tuple[str, str, int, int, str]]) -> None:
+    """Define a container with what ``pack`` has written, or not at all.
+
+    :param parts: (tree, diffID, offset, size, compression)
+    """
+    transfer.receive(codec.encode(spec), spool, parts)
+
+
+def park(container_id: str) -> None:
+    """Set a halted container aside, for it has moved."""
+    transfer.park(container_id)
+
+
+def unpark(container_id: str) -> bool:
+    """Put a container back that was set aside; False if there is none."""
+    return transfer.unpark(container_id)
+
+
+def discard(container_id: str) -> None:
+    """Remove a container that was set aside, if there is one."""
+    transfer.discard(container_id)
 
 
 def update(container_id: str, wish: limits.Limits) -> None:

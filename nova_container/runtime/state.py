@@ -130,6 +130,11 @@ def read(container_id: str) -> State:
                  oom=ended.get('oom', False))
 
 
+def parked(container_id: str) -> bool:
+    """Whether a container was set aside on this host when it moved."""
+    return os.path.isdir(place.parked(container_id))
+
+
 def rescued(container_id: str) -> bool:
     """Whether the container starts a rescue system."""
     return os.path.exists(place.container_state(container_id, 'rescue.json'))
