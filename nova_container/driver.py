@@ -38,6 +38,7 @@ from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
 from nova_container.compute import rescue
+from nova_container.compute import serial_console
 from nova_container.compute import unsupported
 from nova_container import conf
 from nova_container.image import store
@@ -96,6 +97,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._feedback = None
         self._restarter = None
         self._logs = None
+        self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
         removed = engine.setup(os.getuid(), os.getgid())
@@ -125,6 +127,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                        self._reporter, self._feedback, self._logs):
             if worker is not None:
                 worker.stop()
+        self._consoles.stop()
 
     def _watch(self, container_id):
         self._monitor.watch(container_id)
@@ -337,6 +340,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         with fault.translated(instance):
             state.read(instance.uuid)
             return console.text(instance.uuid, _CONSOLE_BYTES)
+
+    def get_serial_console(self, context, instance):
+        with fault.translated(instance):
+            return self._consoles.connection(instance)
 
     def get_instance_diagnostics(self, instance):
         with fault.translated(instance):

@@ -26,7 +26,6 @@ _OPERATIONS = {
     'detach_volume': 'detaching a volume',
     'extend_volume': 'extending a volume',
     'get_mks_console': 'a graphical console',
-    'get_serial_console': 'the serial console',
     'get_spice_console': 'a graphical console',
     'get_vnc_console': 'a graphical console',
     'get_volume_connector': 'attaching a volume',

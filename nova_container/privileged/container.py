@@ -344,7 +344,7 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
-    _give_console(run_dir)
+    give_console(run_dir)
     if rights.own_cgroup:
         cgroup.delegate(spec.id, ids.outside)
     return pid, monitor
@@ -404,11 +404,11 @@ def _give_stdio(pid: int, user: int, group: int) -> None:
             os.chown(path, user, group)
 
 
-def _give_console(run_dir: str) -> None:
-    """Let the service's user attach to the console and resize it."""
+def give_console(directory: str) -> None:
+    """Let the service's user attach to a monitor's terminal and resize it."""
     user = os.stat(place.state('spool'))
     for name in ('attach', 'ctl'):
-        os.chown(os.path.join(run_dir, name), user.st_uid, user.st_gid)
+        os.chown(os.path.join(directory, name), user.st_uid, user.st_gid)
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int,

@@ -222,7 +222,7 @@ def _session(container_id: str, command: command_spec.Command,
     container.require_process(container_id)
     directory = place.container_run(container_id, 'exec')
     path = os.path.join(directory, uuid.uuid4().hex)
-    config = _process(container_id, command, terminal)
+    config = configuration(container_id, command, terminal)
     with contextlib.ExitStack() as undo:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -243,9 +243,12 @@ def _remove(path: str) -> None:
             os.unlink(name)
 
 
-def _process(container_id: str, command: command_spec.Command,
-             terminal: bool) -> dict[str, typing.Any]:
-    """``process`` of the runtime specification, from the container's own."""
+def configuration(container_id: str, command: command_spec.Command,
+                  terminal: bool) -> dict[str, typing.Any]:
+    """``process`` of the runtime specification, from the container's own.
+
+    :raises StateConflict: the container does not run
+    """
     spec = definition.load(container_id)
     whole = command.within(spec.process)
     try:
@@ -290,14 +293,18 @@ def _kill_session(container_id: str, pid_file: str) -> None:
             leader = int(file.read())
     except (FileNotFoundError, ValueError):
         return
-    ended = []
-    for pid in cgroup.members(container_id):
-        found = process.identify(pid)
-        if found is not None and process.session(found) == leader:
-            process.send_signal(found, signal.SIGKILL)
-            ended.append(found)
+    ended = session(container_id, leader)
+    for found in ended:
+        process.send_signal(found, signal.SIGKILL)
     for found in ended:
         process.wait(found, _END_TIMEOUT)
+
+
+def session(container_id: str, leader: int) -> list[process.Process]:
+    """A container's processes of the session that ``leader`` leads."""
+    found = map(process.identify, cgroup.members(container_id))
+    return [one for one in found
+            if one is not None and process.session(one) == leader]
 
 
 @context.entrypoint

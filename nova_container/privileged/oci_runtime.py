@@ -114,9 +114,8 @@ def failure(container_id: str, words: str,
 def create(container_id: str, terminal: bool) -> tuple[int, int]:
     """Start conmon, and through it the runtime's ``create``.
 
-    The process of the container is held until ``start``. conmon gets a
-    control group of its own and no descriptor but its pipes, and outlives us.
-    To be called in the containers' mount namespace.
+    The process of the container is held until ``start``. To be called in the
+    containers' mount namespace.
 
     :param terminal: whether config.json asks for one
     :returns: process ids of the container's first process and of conmon
@@ -124,6 +123,42 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
     :raises RuntimeFailed: anything else that the runtime refuses
     """
     run_dir = place.container_run(container_id)
+    args = [
+        '-l', 'k8s-file:' + place.container_state(container_id, 'log'),
+        '--log-size-max', str(console_log.file_size()),
+        '--exit-dir', place.run('exits'), '--persist-dir', run_dir,
+    ]
+    if terminal:
+        args += ['-t', '-i', '--leave-stdin-open']
+    pid = _monitored(container_id, run_dir, args)
+    with open(os.path.join(run_dir, 'conmon.pid')) as file:
+        return pid, int(file.read())
+
+
+def execute(container_id: str, directory: str) -> None:
+    """Start conmon, and through it a command on a terminal of its own.
+
+    Of the command, ``directory`` gets the process id (``pid``) and the
+    sockets of its terminal (``attach``, ``ctl``).
+
+    :param directory: has ``process.json``, the process to start
+    :raises ProcessInvalid: the command cannot be started
+    :raises RuntimeFailed: anything else that the runtime refuses
+    """
+    _monitored(container_id, directory, [
+        '-e', '--exec-process-spec', os.path.join(directory, 'process.json'),
+        '-l', 'none', '-t', '-i', '--leave-stdin-open'], 'exec')
+
+
+def _monitored(container_id: str, directory: str, more: list[str],
+               verb: str = 'create') -> int:
+    """Start conmon, which gets a control group of its own and no descriptor
+    but its pipes, and outlives us.
+
+    :param directory: where it keeps its sockets and process ids
+    :param verb: what the runtime is to do
+    :returns: id of the process that was started
+    """
     sync_read, sync_write = os.pipe()
     start_read, start_write = os.pipe()
     args = [
@@ -131,23 +166,20 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
         '--api-version', '1', '-c', container_id, '-u', container_id,
         '-n', container_id, '-r', runtime(),
         '--runtime-arg', '--root', '--runtime-arg', place.run('oci'),
-        '-b', run_dir, '-p', os.path.join(run_dir, 'pid'),
-        '-P', os.path.join(run_dir, 'conmon.pid'),
-        '-l', 'k8s-file:' + place.container_state(container_id, 'log'),
-        '--log-size-max', str(console_log.file_size()),
-        '--exit-dir', place.run('exits'), '--persist-dir', run_dir,
-        '--socket-dir-path', run_dir, '--full-attach', '--log-level', 'warn',
+        '-b', directory, '-p', os.path.join(directory, 'pid'),
+        '-P', os.path.join(directory, 'conmon.pid'),
+        '--socket-dir-path', directory, '--full-attach',
+        '--log-level', 'warn', *more,
     ]
-    if terminal:
-        args += ['-t', '-i', '--leave-stdin-open']
     env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
            '_OCI_STARTPIPE': str(start_read)}
+    log_path = os.path.join(directory, 'conmon.log')
     with open(sync_read, 'rb', buffering=0) as sync, \
-            open(os.path.join(run_dir, 'conmon.log'), 'wb') as log:
+            open(log_path, 'wb') as log:
         try:
             try:
                 monitor = subprocess.Popen(
-                    args, env=env, cwd=run_dir, stdin=subprocess.DEVNULL,
+                    args, env=env, cwd=directory, stdin=subprocess.DEVNULL,
                     stdout=log, stderr=log, start_new_session=True,
                     pass_fds=(sync_write, start_read))
             finally:
@@ -161,12 +193,10 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
         answer = _read_answer(sync, container_id)
         monitor.wait(_COMMAND_TIMEOUT)
     if answer.get('data', -1) < 0:
-        with open(os.path.join(run_dir, 'conmon.log'),
-                  errors='replace') as log:
+        with open(log_path, errors='replace') as log:
             said = str(answer.get('message') or log.read())
-        raise failure(container_id, words(said))
-    with open(os.path.join(run_dir, 'conmon.pid')) as file:
-        return answer['data'], int(file.read())
+        raise failure(container_id, words(said), verb)
+    return answer['data']
 
 
 def _read_answer(sync: typing.BinaryIO,

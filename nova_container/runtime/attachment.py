@@ -17,7 +17,8 @@ several clients at once): each packet from it is one byte, 2 or 3 for standard
 output or error, and text; what is sent to it is input. ``ctl`` takes the
 size of the terminal. Both belong to the service's user.
 
-A container has an input and a terminal only if its spec says ``terminal``.
+A container has an input and a terminal only if its spec says ``terminal``. The
+shell that ``privileged.shell`` starts beside its process always has them.
 """
 
 import collections.abc
@@ -42,6 +43,10 @@ STDERR = 3
 # conmon's buffer (STDIO_BUF_SIZE) and the byte before it.
 _PACKET = 8192 + 1
 
+# Whose console: that of the container's own process, or of the shell.
+OWN = ''
+SHELL = 'shell'
+
 # Ctrl-P Ctrl-Q, as docker and podman have it.
 DETACH_KEYS = b'\x10\x11'
 
@@ -51,17 +56,20 @@ class Attachment:
 
     A context manager; ``fileno`` makes it fit for a selector.
 
+    :param whose: OWN or SHELL
     :raises StateConflict: it does not run, or its monitor was killed
     """
 
-    def __init__(self, container_id: str):
+    def __init__(self, container_id: str, whose: str = OWN):
         self._id = container_id
+        self._whose = whose
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as undo:
             undo.callback(self._socket.close)
             state.read(container_id)
             try:
-                _connect(self._socket, place.container_run(container_id))
+                _connect(self._socket,
+                         place.container_run(container_id, whose))
             except (FileNotFoundError, ConnectionRefusedError):
                 raise exception.StateConflict(
                     f'container {container_id} has no console: it does not '
@@ -72,6 +80,9 @@ class Attachment:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def fileno(self) -> int:
@@ -91,9 +102,15 @@ class Attachment:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
 
+    def write_some(self, data: bytes) -> None:
+        """Input that is lost, as on a serial line, where there is no room."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError,
+                                 BlockingIOError):
+            self._socket.send(data, socket.MSG_DONTWAIT)
+
     def resize(self, rows: int, columns: int) -> None:
         """Tell the size of the terminal."""
-        resize(self._id, rows, columns)
+        resize(self._id, rows, columns, self._whose)
 
 
 def _connect(connection: socket.socket, run_dir: str) -> None:
@@ -105,16 +122,18 @@ def _connect(connection: socket.socket, run_dir: str) -> None:
         os.close(directory)
 
 
-def resize(container_id: str, rows: int, columns: int) -> None:
+def resize(container_id: str, rows: int, columns: int,
+           whose: str = OWN) -> None:
     """Set the size of a container's terminal.
 
+    :param whose: OWN or SHELL
     :raises StateConflict: it does not run, or its monitor was killed
     """
     for name, value in (('rows', rows), ('columns', columns)):
         if not 0 < value < 1 << 16:
             raise exception.InvalidSpec(f'{name} {value} is not in 1..65535')
     try:
-        fd = os.open(place.container_run(container_id, 'ctl'),
+        fd = os.open(place.container_run(container_id, whose, 'ctl'),
                      os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         raise exception.StateConflict(

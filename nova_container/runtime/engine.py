@@ -33,6 +33,7 @@ from nova_container.privileged import execution
 from nova_container.privileged import layer
 from nova_container.privileged import link
 from nova_container.privileged import process
+from nova_container.privileged import shell
 from nova_container.privileged import transfer
 from nova_container.runtime import state
 from nova_container.spec import codec
@@ -245,6 +246,22 @@ def execute_here(container_id: str, wish: command.Command,
     return execution.interactive(container_id, wish, terminal)
 
 
+def open_shell(container_id: str) -> bool:
+    """Start the shell of a running container's console, unless it runs.
+
+    :returns: False if it ran
+    :raises ProcessInvalid: the image has no shell
+    :raises StateConflict: the container does not run
+    """
+    require(container_id, state.Status.RUNNING)
+    return shell.open_shell(container_id)
+
+
+def close_shell(container_id: str) -> None:
+    """Hang up on the shell of a container's console, if it has one."""
+    shell.close_shell(container_id)
+
+
 def undefine(container_id: str) -> None:
     """Halt the container and remove it with all its files."""
     container.undefine(container_id)
@@ -277,4 +294,5 @@ def setup(user: int, group: int) -> list[str]:
     """
     container.setup(user, group)
     execution.recover()
+    shell.recover()
     return container.recover()

@@ -27,9 +27,11 @@ class Policy:
     """See ContainerSpec."""
 
     kind: str = container.APPLICATION
+    terminal: bool = False
     restart: restart_.RestartPolicy = restart_.RestartPolicy()
     health: health_.Healthcheck | None = None
 
     @classmethod
     def of(cls, spec: container.ContainerSpec) -> Self:
-        return cls(spec.kind, spec.restart, spec.health)
+        return cls(spec.kind, spec.process.terminal, spec.restart,
+                   spec.health)

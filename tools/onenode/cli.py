@@ -37,6 +37,7 @@ _DESCRIPTION = """\
 Run a real OpenStack with this driver on one machine: MariaDB, RabbitMQ, OVN,
 keystone, glance, placement, nova, neutron, heat and horizon. Every compute
 node is a network namespace; the machine's own network is left alone.
+With --volumes it has Cinder, too.
 """
 _EXAMPLE = """\
 example:
@@ -76,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         help='container, or nova\'s fake driver, against which the '
         'container driver is measured (default: as before, container at '
         'first)')
+    command.add_argument(
+        '--volumes', action='store_true',
+        help='with block storage: Cinder, on Ceph and on NFS (default: as '
+        'before, without at first)')
 
     command = commands.add_parser(
         'down', help='stop everything; leave databases and virtualenv',
@@ -131,12 +136,13 @@ def _load(root: pathlib.Path) -> dict[str, ty.Any]:
     try:
         return json.loads((root / 'data/plan.json').read_text())
     except FileNotFoundError:
-        return {'nodes': 1, 'driver': 'container'}
+        return {'nodes': 1, 'driver': 'container', 'volumes': False}
 
 
 def _known(root: pathlib.Path) -> plan.Plan:
     saved = _load(root)
-    return plan.Plan.of(root, saved['nodes'], saved['driver'])
+    return plan.Plan.of(root, saved['nodes'], saved['driver'],
+                        saved.get('volumes', False))
 
 
 def _existing(root: pathlib.Path) -> plan.Plan:
@@ -169,12 +175,14 @@ def _up(arguments: argparse.Namespace) -> int:
         raise plan.Failure(
             f'this cloud has servers of the {saved["driver"]} driver: '
             'tools/cloud down --purge first, or use another --dir')
-    cloud = plan.Plan.of(root, nodes, driver)
+    volumes = arguments.volumes or saved.get('volumes', False)
+    cloud = plan.Plan.of(root, nodes, driver, volumes)
     up.check(cloud)
     with _lock():
         _claim(root)
         marks.write(root / 'data/plan.json', json.dumps(
-            {'nodes': len(cloud.nodes), 'driver': cloud.driver}))
+            {'nodes': len(cloud.nodes), 'driver': cloud.driver,
+             'volumes': cloud.volumes}))
         report = progress.Reporter()
         run = up.Up(cloud, report)
         if not run.run():

@@ -64,10 +64,12 @@ def remove(layout: plan.Layout, log: pathlib.Path) -> None:
     marks.drop(layout, _MARK)
 
 
-def allow_rootwrap(layout: plan.Layout, log: pathlib.Path) -> bool:
+def allow_rootwrap(cloud: plan.Plan, log: pathlib.Path) -> bool:
     """Let the user run nova-rootwrap with our filters as root."""
+    layout = cloud.layout
     text = template.render('sudoers', {
         'compute_user': plan.COMPUTE_USER, 'etc': layout.etc,
+        'stand_ins': f'{layout.stand_ins}:' if cloud.volumes else '',
         'venv': layout.venv})
     try:
         if SUDOERS.read_text() == text:

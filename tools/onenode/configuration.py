@@ -14,6 +14,7 @@
 
 import pathlib
 
+from onenode import block_storage
 from onenode import compute_user
 from onenode import marks
 from onenode import passwords
@@ -46,9 +47,11 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'rabbitmq_port': plan.PORTS['rabbitmq'],
         'rabbitmq_distribution_port': plan.PORTS['rabbitmq-distribution'],
         'region': plan.REGION,
+        'serialproxy_port': plan.PORTS['nova-serialproxy'],
         'southbound': layout.southbound,
         'transport_url': f'rabbit://openstack:{secret["rabbitmq"]}'
                          f'@{plan.MANAGEMENT}:{plan.PORTS["rabbitmq"]}/',
+        'stand_ins': f'{layout.stand_ins}:' if cloud.volumes else '',
         'venv': layout.venv,
         **{f'password_{name}': value for name, value in secret.items()},
     }
@@ -102,6 +105,13 @@ def write_all(cloud: plan.Plan) -> bool:
         mode=0o640, group=rabbitmq)
     put(etc / 'rabbitmq/rabbitmq-env.conf', 'rabbitmq-env.conf', mode=0o644)
     put(etc / 'rabbitmq/enabled_plugins', 'enabled_plugins', mode=0o644)
+    if cloud.volumes:
+        storage = block_storage.values(layout)
+        put(etc / 'ceph/ceph.conf', 'ceph.conf', mode=0o644, **storage)
+        put(etc / 'cinder/cinder.conf', 'cinder.conf', 'cinder', **storage)
+        put(etc / 'cinder/rootwrap.conf', 'cinder-rootwrap.conf', mode=0o644,
+            **storage)
+        put(etc / 'cinder/nfs_shares', 'nfs_shares', **storage)
     nova = compute_user.group_of(plan.COMPUTE_USER)
     for node in cloud.nodes:
         mine = _node_values(node)

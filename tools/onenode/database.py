@@ -28,6 +28,7 @@ SCHEMAS = {
     'placement': ('placement',),
     'neutron': ('neutron',),
     'heat': ('heat',),
+    'cinder': ('cinder',),
     'nova': ('nova_api', 'nova_cell0', 'nova_cell1'),
 }
 
@@ -59,15 +60,17 @@ def execute(layout: plan.Layout, statements: str) -> str:
 
 def create_account(layout: plan.Layout) -> bool:
     """Create the account of the services."""
-    if marks.get(layout, 'database-account') is not None:
+    databases = [name for names in SCHEMAS.values() for name in names]
+    wanted = ' '.join(databases)
+    if marks.get(layout, 'database-account') == wanted:
         return False
     password = passwords.load(layout)['database']
     execute(layout,
             "CREATE OR REPLACE USER openstack@localhost "
             f"IDENTIFIED BY '{password}';"
             + ''.join(f'GRANT ALL ON {name}.* TO openstack@localhost;'
-                      for names in SCHEMAS.values() for name in names))
-    marks.put(layout, 'database-account')
+                      for name in databases))
+    marks.put(layout, 'database-account', wanted)
     return True
 
 
@@ -91,6 +94,8 @@ def _commands(layout: plan.Layout, name: str
                        'neutron/ml2_conf.ini'), 'upgrade', 'heads')
     elif name == 'heat':
         yield *manage('heat-manage', 'heat/heat.conf'), 'db_sync'
+    elif name == 'cinder':
+        yield *manage('cinder-manage', 'cinder/cinder.conf'), 'db', 'sync'
     elif name == 'nova':
         nova = manage('nova-manage', 'nova/nova.conf')
         password = passwords.load(layout)['database']

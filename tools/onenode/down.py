@@ -19,6 +19,7 @@ import shutil
 import signal
 import typing as ty
 
+from onenode import block_storage
 from onenode import command
 from onenode import compute_user
 from onenode import network
@@ -111,6 +112,7 @@ class Down:
         for node in reversed(self.nodes):
             compute_node.remove(node, self.nodes[0])
         compute_node.remove_shared_mount(self.layout)
+        block_storage.remove_links(self.layout)
         compute_node.unmount_below(self.layout.run)
         compute_node.unmount_below(self.layout.root)
         shutil.rmtree(self.layout.run, ignore_errors=True)
@@ -134,8 +136,9 @@ class Down:
             ['losetup', '--list', '--json', '--output', 'NAME,BACK-FILE'])
         devices: list[dict[str, ty.Any]] = (
             json.loads(found)['loopdevices'] if found.strip() else [])
-        ours = [d['name'] for d in devices if pathlib.Path(
-            d['back-file'] or '/').is_relative_to(self.layout.root)]
+        ours = [d['name'] for d in devices if any(pathlib.Path(
+            d['back-file'] or '/').is_relative_to(top)
+            for top in (self.layout.root, self.layout.run))]
         for device in ours:
             command.output(['losetup', '--detach', device])
         return bool(ours)

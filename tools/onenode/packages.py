@@ -35,6 +35,13 @@ SERVICES = (
     'ovn-host', 'procps', 'rabbitmq-server', 'runc', 'sudo', 'util-linux',
 )
 
+# For the option --volumes.
+VOLUMES = (
+    'ceph-common', 'ceph-mgr', 'ceph-mon', 'ceph-osd', 'fuse3',
+    'python3-rados', 'python3-rbd', 'qemu-block-extra',
+    'qemu-system-common', 'qemu-utils',
+)
+
 POLICY = pathlib.Path('/usr/sbin/policy-rc.d')
 _SAVED = POLICY.with_name('policy-rc.d.nova-container-cloud')
 _DENY = ('#!/bin/sh\n'

@@ -50,9 +50,11 @@ DRIVERS = {
 PORTS = {
     'keystone': 5000,
     'heat-api': 8004,
+    'cinder-api': 8776,
     'horizon': 8080,
     'nova-api': 8774,
     'nova-metadata': 8775,
+    'nova-serialproxy': 6083,
     'placement': 8778,
     'glance': 9292,
     'neutron-api': 9696,
@@ -61,6 +63,7 @@ PORTS = {
     'rabbitmq': 25682,
     'rabbitmq-distribution': 25683,
     'epmd': 24369,
+    'ceph-mon': 26789,
 }
 
 
@@ -106,6 +109,11 @@ class Layout:
     def tmp(self) -> pathlib.Path:
         """Temporary files of the services that are on no node."""
         return self.run / 'tmp'
+
+    @property
+    def stand_ins(self) -> pathlib.Path:
+        """Programs that come before the system's (see ``block_storage``)."""
+        return self.root / 'stand-ins'
 
     @property
     def clouds_yaml(self) -> pathlib.Path:
@@ -226,19 +234,25 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One cloud, as it is to be."""
+    """One cloud, as it is to be.
+
+    :ivar volumes: it has block storage: Cinder, on Ceph and on NFS.
+    """
 
     layout: Layout
     nodes: tuple[Node, ...]
     driver: str
+    volumes: bool = False
 
     @classmethod
-    def of(cls, root: pathlib.Path, nodes: int, driver: str) -> 'Plan':
+    def of(cls, root: pathlib.Path, nodes: int, driver: str,
+           volumes: bool = False) -> 'Plan':
         if not 1 <= nodes <= MAX_NODES:
             raise ValueError(f'{nodes} nodes: between 1 and {MAX_NODES} work')
         layout = Layout(root)
-        return cls(layout=layout, driver=driver, nodes=tuple(
-            Node(index, layout) for index in range(1, nodes + 1)))
+        return cls(layout=layout, driver=driver, volumes=volumes,
+                   nodes=tuple(Node(index, layout)
+                               for index in range(1, nodes + 1)))
 
 
 class Failure(Exception):

@@ -19,6 +19,7 @@ import pathlib
 import socket
 import typing as ty
 
+from onenode import ceph
 from onenode import configuration
 from onenode import plan
 from onenode import rest
@@ -96,7 +97,8 @@ class Service:
 
 _INFRASTRUCTURE = frozenset((
     'mariadb', 'memcached', 'epmd', 'rabbitmq', 'ovn-northbound',
-    'ovn-southbound', 'ovn-northd', 'ovsdb', 'vswitchd', 'ovn-controller'))
+    'ovn-southbound', 'ovn-northd', 'ovsdb', 'vswitchd', 'ovn-controller',
+    'ceph-mon', 'ceph-mgr', 'ceph-osd'))
 
 
 def is_infrastructure(name: str) -> bool:
@@ -163,7 +165,20 @@ def _infrastructure(layout: plan.Layout) -> cabc.Iterator[Service]:
         needs=('ovn-northbound', 'ovn-southbound'))
 
 
-def _on_node(node: plan.Node, driver: str) -> cabc.Iterator[Service]:
+def _ceph(layout: plan.Layout) -> cabc.Iterator[Service]:
+    configs = (ceph.config(layout),)
+    yield Service(
+        'ceph-mon', ceph.daemon(layout, 'mon', 'a'), configs=configs,
+        needs=('ceph files', 'management network'),
+        ready=Listens((plan.MANAGEMENT, plan.PORTS['ceph-mon'])))
+    yield Service('ceph-mgr', ceph.daemon(layout, 'mgr', 'a'),
+                  needs=('ceph-mon',), configs=configs)
+    yield Service('ceph-osd', ceph.daemon(layout, 'osd', '0'),
+                  needs=('ceph OSD files',), configs=configs)
+
+
+def _on_node(node: plan.Node, cloud: plan.Plan) -> cabc.Iterator[Service]:
+    driver = cloud.driver
     layout, at = node.layout, f'@{node.name}'
     venv, etc = layout.bin, layout.etc
     ovs = (('OVS_RUNDIR', str(node.run)), ('OVN_RUNDIR', str(node.run)))
@@ -196,6 +211,10 @@ def _on_node(node: plan.Node, driver: str) -> cabc.Iterator[Service]:
                etc / 'rootwrap.d/compute.filters']
     if driver == 'container':
         compute.append(layout.done / 'driver')
+    env = [('HOME', str(node.nova_state))]
+    if cloud.volumes:
+        env.append(('PATH', f'{layout.stand_ins}:{venv}:/usr/sbin:/usr/bin:'
+                    '/sbin:/bin'))
     yield Service(
         f'nova-compute{at}',
         node.enter() + _as_user(
@@ -203,12 +222,12 @@ def _on_node(node: plan.Node, driver: str) -> cabc.Iterator[Service]:
             '--config-file', str(node.config)),
         needs=(f'ovn-controller{at}', 'nova-conductor', 'nova-scheduler',
                'nova-api policies', 'placement', 'driver', 'sudo rights'),
-        configs=tuple(compute), env=(('HOME', str(node.nova_state)),),
+        configs=tuple(compute), env=tuple(env),
         node=node, ready=IsHypervisor(node))
 
 
-def _control_plane(layout: plan.Layout,
-                   driver: str) -> cabc.Iterator[Service]:
+def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
+    layout, driver = cloud.layout, cloud.driver
     etc, venv = layout.etc, layout.bin
 
     def wsgi(name: str, module: str, needs: tuple[str, ...],
@@ -227,12 +246,13 @@ def _control_plane(layout: plan.Layout,
             configs=(etc / 'uwsgi.ini', *(etc / c for c in configs)), env=env)
 
     def daemon(name: str, needs: tuple[str, ...],
-               *configs: str) -> Service:
+               *configs: str, env: tuple[tuple[str, str], ...] = ()
+               ) -> Service:
         files = tuple(etc / c for c in configs)
         arguments = [word for file in files
                      for word in ('--config-file', str(file))]
         return Service(name, (f'{venv}/{name}', *arguments),
-                       needs=needs, configs=files)
+                       needs=needs, configs=files, env=env)
 
     yield wsgi('keystone', 'keystone.wsgi.api',
                ('keystone bootstrap', 'management network'),
@@ -260,6 +280,14 @@ def _control_plane(layout: plan.Layout,
     yield wsgi('nova-metadata', 'nova.wsgi.metadata',
                ('database nova', 'rabbitmq', 'nova-api'),
                ('nova/nova.conf',), nova)
+    yield Service(
+        'nova-serialproxy',
+        (f'{venv}/nova-serialproxy', '--config-file', f'{etc}/nova/nova.conf'),
+        needs=('database nova', 'rabbitmq', 'management network'),
+        ready=Listens((plan.MANAGEMENT, plan.PORTS['nova-serialproxy'])),
+        configs=(etc / 'nova/nova.conf',),
+        # The proxies alone would still use eventlet.
+        env=(('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true'),))
     neutron = (('OS_NEUTRON_CONFIG_FILES',
                 f'{etc}/neutron/neutron.conf;{etc}/neutron/ml2_conf.ini'),)
     ovn = ('database neutron', 'rabbitmq', 'ovn-northd', 'keystone')
@@ -277,23 +305,42 @@ def _control_plane(layout: plan.Layout,
                ('horizon/local_settings.py',), path='/auth/login/',
                arguments=('--static-map',
                           f'/static={layout.data}/horizon/static'))
+    if not cloud.volumes:
+        return
+    cinder = ('database cinder', 'rabbitmq', 'keystone')
+    yield wsgi('cinder-api', 'cinder.wsgi.api', cinder,
+               ('cinder/cinder.conf',),
+               arguments=('--pyargv',
+                          f'--config-file {etc}/cinder/cinder.conf'))
+    yield daemon('cinder-scheduler', cinder, 'cinder/cinder.conf')
+    yield daemon('cinder-volume', (*cinder, 'identity', 'ceph pool',
+                                   'volume files'), 'cinder/cinder.conf',
+                 env=(('PATH', f'{layout.stand_ins}:{venv}:/usr/sbin:'
+                       '/usr/bin:/sbin:/bin'),))
 
 
 def of(cloud: plan.Plan) -> tuple[Service, ...]:
     """Every service of the cloud."""
-    services = [*_infrastructure(cloud.layout),
-                *_control_plane(cloud.layout, cloud.driver)]
+    services = [*_infrastructure(cloud.layout), *_control_plane(cloud)]
+    if cloud.volumes:
+        services += _ceph(cloud.layout)
     for node in cloud.nodes:
-        services += _on_node(node, cloud.driver)
+        services += _on_node(node, cloud)
     return tuple(services)
 
 
-def endpoints() -> dict[str, dict[str, str]]:
+def endpoints(cloud: plan.Plan) -> dict[str, dict[str, str]]:
     """The service catalogue: service type to name and URL."""
+    entries = [
+        ('image', 'glance', 'glance', ''),
+        ('placement', 'placement', 'placement', ''),
+        ('compute', 'nova', 'nova-api', '/v2.1'),
+        ('network', 'neutron', 'neutron-api', ''),
+        ('orchestration', 'heat', 'heat-api', '/v1/%(tenant_id)s')]
+    if cloud.volumes:
+        # Heat looks for the older type.
+        entries += [
+            ('block-storage', 'cinder', 'cinder-api', '/v3/%(tenant_id)s'),
+            ('volumev3', 'cinderv3', 'cinder-api', '/v3/%(tenant_id)s')]
     return {kind: {'name': name, 'url': configuration.url(service, path)}
-            for kind, name, service, path in (
-                ('image', 'glance', 'glance', ''),
-                ('placement', 'placement', 'placement', ''),
-                ('compute', 'nova', 'nova-api', '/v2.1'),
-                ('network', 'neutron', 'neutron-api', ''),
-                ('orchestration', 'heat', 'heat-api', '/v1/%(tenant_id)s'))}
+            for kind, name, service, path in entries}

@@ -21,12 +21,12 @@ from onenode import services
 from onenode import supervisor
 
 
-def api_report(layout: plan.Layout) -> list[dict[str, str]]:
-    """What Nova and Neutron say of their services.
+def api_report(cloud: plan.Plan) -> list[dict[str, str]]:
+    """What Nova, Neutron and Cinder say of their services.
 
     :raises Failure: an API does not answer.
     """
-    session = rest.Session(layout)
+    session = rest.Session(cloud.layout)
     nova = session.get('nova-api', '/v2.1/os-services')
     neutron = session.get('neutron-api', '/v2.0/agents')
     report = [{'service': s['binary'], 'host': s['host'],
@@ -34,6 +34,10 @@ def api_report(layout: plan.Layout) -> list[dict[str, str]]:
     report += [{'service': agent['agent_type'], 'host': agent['host'],
                 'state': 'up' if agent['alive'] else 'down'}
                for agent in neutron['agents']]
+    if cloud.volumes:
+        cinder = session.get('cinder-api', '/v3/os-services')
+        report += [{'service': s['binary'], 'host': s['host'],
+                    'state': s['state']} for s in cinder['services']]
     return report
 
 
@@ -41,6 +45,10 @@ def missing(cloud: plan.Plan, report: list[dict[str, str]]) -> list[str]:
     """What the APIs should report as up and do not."""
     wanted = {('nova-conductor', 'controller'),
               ('nova-scheduler', 'controller')}
+    if cloud.volumes:
+        wanted |= {('cinder-scheduler', 'controller'),
+                   ('cinder-volume', 'controller@rbd'),
+                   ('cinder-volume', 'controller@nfs')}
     for node in cloud.nodes:
         wanted.add(('nova-compute', node.name))
         wanted.add(('OVN Controller Gateway agent' if node.is_gateway
@@ -75,14 +83,15 @@ def collect(cloud: plan.Plan) -> dict[str, ty.Any]:
     report: list[dict[str, str]] = []
     if processes:
         try:
-            report = api_report(layout)
+            report = api_report(cloud)
             problems += [f'{what} is not up'
                          for what in missing(cloud, report)]
         except plan.Failure as error:
             problems.append(str(error))
     return {
         'dir': str(layout.root), 'venv': str(layout.venv),
-        'driver': cloud.driver, 'ok': not problems, 'problems': problems,
+        'driver': cloud.driver, 'volumes': cloud.volumes,
+        'ok': not problems, 'problems': problems,
         'clouds_yaml': str(layout.clouds_yaml),
         'nodes': [{
             'name': node.name, 'netns': str(node.netns),

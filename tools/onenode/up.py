@@ -20,6 +20,8 @@ import shutil
 import typing as ty
 import urllib.request
 
+from onenode import block_storage
+from onenode import ceph
 from onenode import command
 from onenode import compute_user
 from onenode import configuration
@@ -86,7 +88,7 @@ class Up:
         yield step('driver', self.install_driver, 'virtualenv', args=())
         yield step('compute user', compute_user.create)
         yield step('sudo rights', compute_user.allow_rootwrap, 'packages',
-                   'compute user', 'configuration')
+                   'compute user', 'configuration', args=(self.cloud,))
         yield step('configuration', configuration.write_all, 'packages',
                    'compute user', args=(self.cloud,), logged=False)
         yield step('key repositories', self.create_keys, args=(),
@@ -116,6 +118,8 @@ class Up:
         yield step('database account', database.create_account, 'mariadb',
                    logged=False)
         for name in database.SCHEMAS:
+            if name == 'cinder' and not self.cloud.volumes:
+                continue
             yield progress.Step(
                 f'database {name}',
                 functools.partial(database.synchronize, layout, name,
@@ -130,6 +134,8 @@ class Up:
             yield progress.Step(
                 service.name, functools.partial(self.start, service),
                 ('supervisor', *service.needs))
+        if self.cloud.volumes:
+            yield from self.volume_steps(step)
         computes = tuple(f'nova-compute@{node.name}'
                          for node in self.cloud.nodes)
         for name, path in (('nova-api', '/v2.1/os-services'),
@@ -147,8 +153,34 @@ class Up:
         yield step('answers', self.wait_for_answer, 'hello', args=(),
                    logged=False)
         yield step('all services up', self.wait_for_services,
-                   'networks and flavors', 'heat-engine', *computes, args=(),
-                   logged=False)
+                   'networks and flavors', 'heat-engine', *computes,
+                   *(('volume types', 'cinder-volume', 'cinder-scheduler')
+                     if self.cloud.volumes else ()), args=(), logged=False)
+
+    def volume_steps(self, step: cabc.Callable[..., progress.Step]
+                     ) -> cabc.Iterator[progress.Step]:
+        yield step('volume packages', packages.install, 'packages',
+                   args=(packages.VOLUMES,))
+        yield step('Ceph modules', block_storage.link_modules,
+                   'volume packages', 'virtualenv')
+        yield step('volume files', block_storage.prepare, 'volume packages',
+                   'Ceph modules', 'configuration', logged=False)
+        yield step('stand-ins', block_storage.write_stand_ins, logged=False)
+        yield step('ceph files', ceph.prepare, 'volume packages',
+                   'configuration')
+        yield step('ceph OSD files', ceph.create_osd, 'ceph-mon')
+        yield step('ceph pool', ceph.create_pool, 'ceph-osd', 'ceph-mgr')
+        yield step('volume types', self.create_volume_types, 'identity',
+                   'cinder-api', args=())
+
+    def create_volume_types(self, log: pathlib.Path) -> bool:
+        mark = 'volume-types'
+        if marks.get(self.layout, mark) is not None:
+            return False
+        self._api('volume_types',
+                  {'admin': credentials.sdk(self.layout, 'admin')}, log)
+        marks.put(self.layout, mark)
+        return True
 
     def install_driver(self, log: pathlib.Path) -> bool:
         if self.cloud.driver == 'fake':
@@ -224,13 +256,15 @@ class Up:
 
     def create_identity(self, log: pathlib.Path) -> bool:
         mark = 'identity'
-        wanted = {'cloud': credentials.sdk(self.layout, 'admin'),
-                  'passwords': passwords.load(self.layout),
-                  'endpoints': services.endpoints(), 'region': plan.REGION}
-        if marks.get(self.layout, mark) is not None:
+        endpoints = services.endpoints(self.cloud)
+        kinds = ' '.join(endpoints)
+        if marks.get(self.layout, mark) == kinds:
             return False
-        self._api('identity', wanted, log)
-        marks.put(self.layout, mark)
+        self._api('identity', {
+            'cloud': credentials.sdk(self.layout, 'admin'),
+            'passwords': passwords.load(self.layout),
+            'endpoints': endpoints, 'region': plan.REGION}, log)
+        marks.put(self.layout, mark, kinds)
         return True
 
     def prepare_horizon(self, log: pathlib.Path) -> bool:
@@ -343,7 +377,7 @@ class Up:
 
         def all_up() -> bool:
             missing[:] = status.missing(
-                self.cloud, status.api_report(self.layout))
+                self.cloud, status.api_report(self.cloud))
             return not missing
         if all_up():
             return False

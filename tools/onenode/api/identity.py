@@ -42,7 +42,8 @@ def main(wanted: dict[str, ty.Any]) -> None:
         return users.get(name) or keystone.create_user(
             name=name, password=password, domain_id=domain.id)
 
-    for name in ('glance', 'placement', 'nova', 'neutron', 'heat'):
+    for name in ('glance', 'placement', 'nova', 'neutron', 'heat',
+                 'cinder'):
         account = user(name, passwords['service'], default)
         for role in ('admin', 'service'):
             keystone.assign_project_role_to_user(

@@ -15,4 +15,5 @@ CACHES = {
 OPENSTACK_HOST = '${management}'
 OPENSTACK_KEYSTONE_URL = '${auth_url}'
 OPENSTACK_API_VERSIONS = {'identity': 3, 'image': 2}
+CONSOLE_TYPE = 'SERIAL'
 TIME_ZONE = 'UTC'
