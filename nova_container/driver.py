@@ -37,6 +37,7 @@ from nova_container.compute import lifecycle
 from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
+from nova_container.compute import recovery
 from nova_container.compute import rescue
 from nova_container.compute import serial_console
 from nova_container.compute import unsupported
@@ -121,6 +122,13 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 self._watch(container_id)
             elif restart.plan(container_id):
                 self._restarter.ended(container_id)
+
+    def process_instances_at_startup(self, context, instances):
+        recovery.settle(context, CONF.host, instances)
+        for container_id in recovery.sweep(context):
+            LOG.info('Container %s has moved from here for good; what was '
+                     'kept of it is gone now', container_id)
+        return instances
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,

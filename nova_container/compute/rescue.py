@@ -39,14 +39,16 @@ class RescueMixin:
     def rescue(self, context, instance, network_info, image_meta,
                rescue_password, block_device_info, share_info):
         with fault.translated(instance), self._decided(instance):
+            image_id = (image_meta.id if 'id' in image_meta
+                        else instance.image_ref)
             image = self._images.ensure(context, instance, image_meta,
-                                        image_meta.id)
+                                        image_id)
             engine.halt(instance.uuid)
             engine.rescue(intent.rescue(
                 instance, image, network_info, CONF.container.pids_limit,
                 inventory.cpuset(),
-                self._images.properties(context, image_meta.id),
-                own=image_meta.id == instance.image_ref))
+                self._images.properties(context, image_id),
+                own=image_id == instance.image_ref))
             self._boot(instance, network_info)
         try:
             password.set_admin(instance, rescue_password)

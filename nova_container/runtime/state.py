@@ -130,6 +130,14 @@ def read(container_id: str) -> State:
                  oom=ended.get('oom', False))
 
 
+def all_parked() -> list[str]:
+    """Ids of the containers that were set aside on this host."""
+    try:
+        return sorted(os.listdir(place.state('parked')))
+    except FileNotFoundError:
+        return []
+
+
 def parked(container_id: str) -> bool:
     """Whether a container was set aside on this host when it moved."""
     return os.path.isdir(place.parked(container_id))

@@ -78,8 +78,8 @@ class LifecycleTest(base.CloudTestCase):
 
     def test_rescue_and_unrescue(self):
         server = self.active(self.boot(self.busybox(), metadata={
-            'container:command': '/bin/sh -c "cat /etc/app.conf; sleep 9999"'
-        }))
+            'container:command': '/bin/sh -c "cat /etc/app.conf; sleep 9999"',
+            'container:stop_signal': 'SIGKILL'}))
         addresses = self.addresses(server)
         self.inside(server, 'echo broken >/etc/app.conf')
         image = self.upload(_image(Cmd=[
@@ -105,7 +105,8 @@ class LifecycleTest(base.CloudTestCase):
             server, 'cat /rescue/etc/app.conf'))
 
     def test_rescue_with_what_is_no_image_of_ours(self):
-        server = self.active(self.boot(self.busybox()))
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'SIGKILL'}))
         image = self.upload(b'#!/bin/sh\n' * 100)
         self.user.compute.rescue_server(server, image_ref=image)
         self.assertEqual('ERROR', self.settled(server))
@@ -153,7 +154,8 @@ class LifecycleTest(base.CloudTestCase):
             self.user.compute.change_server_password(server, 'secret')
 
     def test_lock(self):
-        server = self.active(self.boot(self.busybox()))
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'SIGKILL'}))
         self.user.compute.lock_server(server)
         with self.assertRaises(exceptions.ConflictException):
             self.user.compute.stop_server(server)

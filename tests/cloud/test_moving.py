@@ -68,7 +68,9 @@ class MovingTest(base.CloudTestCase):
     def begin(self, image=None, flavor=None):
         server = self.active(self.boot(image or self.busybox(), 'c1.tiny',
                                        metadata={
-                                           'container:command': _WRITES}))
+                                           'container:command': _WRITES,
+                                           'container:stop_signal':
+                                           'SIGKILL'}))
         self.addresses = self.user.compute.get_server(server).addresses
         self.await_console(server, 'mine=')
         self.mine = self.inside(server, 'cat /srv/mine')
