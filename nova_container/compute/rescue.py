@@ -39,8 +39,11 @@ class RescueMixin:
     def rescue(self, context, instance, network_info, image_meta,
                rescue_password, block_device_info, share_info):
         with fault.translated(instance), self._decided(instance):
-            image_id = (image_meta.id if 'id' in image_meta
-                        else instance.image_ref)
+            image_id = instance.image_ref
+            if 'id' in image_meta:
+                image_id = image_meta.id
+            else:
+                image_meta = instance.image_meta
             image = self._images.ensure(context, instance, image_meta,
                                         image_id)
             engine.halt(instance.uuid)

@@ -169,7 +169,9 @@ def host_state() -> dict[str, list[str]]:
                         add('monitors', [words.decode()])
     add('loop devices', (line for line in _run(
         'losetup', '--list', '--noheadings', '--output', 'BACK-FILE')
-        if line.startswith(cloud()['dir'])))
+        # Other mount namespaces have files of that name, too.
+        if line.startswith(cloud()['dir'])
+        and (line.endswith('(deleted)') or os.path.exists(line.strip()))))
     return {kind: items for kind, items in found.items() if items}
 
 
