@@ -121,7 +121,9 @@ def _run(args: argparse.Namespace) -> int:
             if getattr(args, word) is not None:
                 wishes[f'container:{word}'] = getattr(args, word)
         image = _image(args.archive)
-        process = intent.process(wishes, image)
+        kind = (container.APPLICATION if args.command_line
+                else intent.kind({}, image.config))
+        process = intent.process(wishes, image, kind)
         if args.command_line:
             head = image.config.entrypoint
             if args.entrypoint is not None:
@@ -132,7 +134,7 @@ def _run(args: argparse.Namespace) -> int:
         container_id = str(uuid.uuid4())
         spec = container.ContainerSpec(
             id=container_id, hostname=args.name or container_id[:13],
-            process=process, limits=_limits(args),
+            process=process, limits=_limits(args), kind=kind,
             layers=tuple(str(layer) for layer in image.layers))
         with contextlib.ExitStack() as undo:
             undo.callback(engine.undefine, container_id)

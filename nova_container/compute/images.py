@@ -53,8 +53,8 @@ class Images:
         if given != (_CONTAINER_FORMAT, _DISK_FORMAT):
             raise exception.ImageInvalid(
                 f'image {image_id}: container format {given[0]!r} '
-                f'and disk format {given[1]!r}; upload a "docker save" or OCI '
-                f'archive with --container-format {_CONTAINER_FORMAT} '
+                f'and disk format {given[1]!r}; upload it with '
+                f'--container-format {_CONTAINER_FORMAT} '
                 f'--disk-format {_DISK_FORMAT}')
 
         def fetch(file):

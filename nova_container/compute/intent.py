@@ -18,6 +18,7 @@ from nova_container.compute import flavor
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
+from nova_container.oci import image_config
 from nova_container.spec import container
 from nova_container.spec import health
 from nova_container.spec import network
@@ -26,19 +27,34 @@ from nova_container.spec import restart
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
 
+# What podman, too, takes for systemd (podman-run(1), --systemd).
+_INITS = frozenset(('/sbin/init', '/usr/sbin/init', '/usr/local/sbin/init',
+                    '/usr/lib/systemd/systemd', '/lib/systemd/systemd',
+                    'systemd'))
+
 # systemd(1): the signal on which a container's init powers off.
 _MACHINE_STOP = 'SIGRTMIN+3'
 
 
-def kind(system_metadata: dict[str, str]) -> str:
+def _init(config: image_config.ImageConfig) -> tuple[str, ...] | None:
+    """The image's command, if it is that of an init."""
+    command = config.entrypoint + config.cmd
+    return command if command and command[0] in _INITS else None
+
+
+def kind(system_metadata: dict[str, str],
+         config: image_config.ImageConfig) -> str:
     """The kind of container that the image is for.
 
     Nova keeps all of an image's properties in system metadata, but knows only
-    its own in ``image_meta``.
+    its own in ``image_meta``. Without the property, an image whose command is
+    an init is a machine.
 
     :raises InvalidSpec: there is no such kind
     """
-    value = system_metadata.get(_KIND, container.APPLICATION).lower()
+    found = (container.MACHINE if _init(config) is not None
+             else container.APPLICATION)
+    value = system_metadata.get(_KIND, found).lower()
     if value not in (container.APPLICATION, container.MACHINE):
         raise exception.InvalidSpec(
             f'image property container_type={value!r} is neither '
@@ -50,8 +66,8 @@ def process(metadata: dict[str, str], image: store.Image,
             kind: str = container.APPLICATION) -> container.Process:
     """What runs: the image's config under the tenant's wishes.
 
-    A machine runs ``/sbin/init`` as root, on a terminal, whatever the config
-    says about them.
+    A machine runs the init that is the image's command, else ``/sbin/init``,
+    as root, on a terminal, whatever the config says about them.
 
     :raises UserError: a wish is wrong, or there is no command at all
     """
@@ -60,7 +76,8 @@ def process(metadata: dict[str, str], image: store.Image,
     entrypoint, command, user = config.entrypoint, config.cmd, config.user
     machine = kind == container.MACHINE
     if machine:
-        entrypoint, command, user = (), ('/sbin/init',), ''
+        entrypoint, user = (), ''
+        command = _init(config) or ('/sbin/init',)
     if said.entrypoint is not None:
         args = said.entrypoint + (said.command or ())
     else:
@@ -79,19 +96,40 @@ def process(metadata: dict[str, str], image: store.Image,
         user=either(said.user, user),
         stop_signal=(either(said.stop_signal, config.stop_signal)
                      or (_MACHINE_STOP if machine else 'SIGTERM')),
+        stop_timeout=said.stop_timeout,
         terminal=machine if said.tty is None else said.tty)
 
 
 _SECOND = 10 ** 9
 
 
-def healthcheck(image: store.Image) -> health.Healthcheck | None:
-    """The image's own health check; None for none.
+def healthcheck(image: store.Image,
+                said: wishes.Wishes) -> health.Healthcheck | None:
+    """The image's own health check under the tenant's wishes; None for none.
 
-    Times beyond what the host offers become the nearest one.
+    Times of the image beyond what the host offers become the nearest one;
+    those of the tenant are refused.
 
-    :raises ImageInvalid: its command is of an unknown form
+    :raises ImageInvalid: the image's command is of an unknown form
+    :raises InvalidSpec: a wish has a wrong value, or there is no command
     """
+    check = _own_healthcheck(image)
+    if said.health_cmd is not None:
+        check = dataclasses.replace(
+            check or health.Healthcheck(said.health_cmd),
+            test=said.health_cmd) if said.health_cmd else None
+    wanted = {name: value for name in
+              ('interval', 'timeout', 'start_period', 'start_interval',
+               'retries')
+              if (value := getattr(said, f'health_{name}')) is not None}
+    if check is None and wanted:
+        raise exception.InvalidSpec(
+            f'container:health_{min(wanted)}: there is no health check; set '
+            'container:health_cmd, too')
+    return check and dataclasses.replace(check, **wanted)
+
+
+def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
     check = image.config.healthcheck
     if check is None or check.test[0] == 'NONE':
         return None
@@ -145,10 +183,9 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     :param image_kind: of another image than the instance's own
     :raises UserError: what the tenant asked for makes no sense
     """
-    if metadata is None:
-        metadata = instance.metadata
-    said = wishes.parse(metadata)
-    kind_ = image_kind or kind(instance.system_metadata)
+    words = wishes.said(instance) if metadata is None else metadata
+    said = wishes.parse(words)
+    kind_ = image_kind or kind(instance.system_metadata, image.config)
     specs = instance.flavor.extra_specs
 
     def granted(key: str) -> bool:
@@ -158,7 +195,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     return container.ContainerSpec(
         id=instance.uuid,
         hostname=instance.hostname or f'container-{instance.uuid}',
-        process=process(metadata, image, kind_),
+        process=process(words, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit, cpuset),
         disk=flavor.disks(instance.flavor),
@@ -170,7 +207,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         privileged=granted('container:privileged'),
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
-        health=healthcheck(image))
+        health=healthcheck(image, said))
 
 
 def rescue(instance, image: store.Image, network_info, pids_limit: int,
@@ -186,8 +223,8 @@ def rescue(instance, image: store.Image, network_info, pids_limit: int,
     :param properties: the image's
     :param own: it is the server's own image
     """
-    kind_ = kind({_KIND: properties.get(_KIND.removeprefix('image_'),
-                                        container.APPLICATION)})
+    kind_ = kind({f'image_{name}': value
+                  for name, value in properties.items()}, image.config)
     said = {}
     if own and kind_ == container.APPLICATION:
         said = {'container:entrypoint': '/bin/sh', 'container:tty': 'true',

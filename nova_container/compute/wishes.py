@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What a tenant says about the process, in server metadata.
+"""What a tenant says about the process, in server metadata or user data.
 
 The words are ``container:command`` and so on; each has one place here. A word
 that is not known is refused with the list of those that are, since a typo
@@ -19,15 +19,17 @@ that is ignored costs an evening.
 
 import dataclasses
 import json
+import re
 import shlex
 from typing import Any
 
 from oslo_utils import strutils
 
+from nova_container.compute import user_data
 from nova_container import exception
 from nova_container.spec import restart as restart_
 
-PREFIX = 'container:'
+PREFIX = user_data.PREFIX
 _ENV = 'env:'
 
 # Words that the driver itself writes.
@@ -44,6 +46,9 @@ class Wishes:
     :param env: pairs of name and value, added to the image's
     :param init: a small init as process 1
     :param tty: a terminal as standard input and output
+    :param stop_timeout: seconds between the stop signal and SIGKILL
+    :param health_cmd: the command that checks the health, () for no check
+    :param health_interval: seconds, as all the times
     """
 
     entrypoint: tuple[str, ...] | None = None
@@ -55,6 +60,13 @@ class Wishes:
     init: bool | None = None
     tty: bool | None = None
     restart: restart_.RestartPolicy | None = None
+    stop_timeout: float | None = None
+    health_cmd: tuple[str, ...] | None = None
+    health_interval: float | None = None
+    health_timeout: float | None = None
+    health_start_period: float | None = None
+    health_start_interval: float | None = None
+    health_retries: int | None = None
 
 
 def _words(key: str, value: str) -> tuple[str, ...]:
@@ -73,6 +85,42 @@ def _words(key: str, value: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError as e:
         raise exception.InvalidSpec(f'{key}: {e}; quote it as for a shell')
+
+
+def _health_command(key: str, value: str) -> tuple[str, ...]:
+    """``none``, a JSON list of words, or a line for the image's shell."""
+    text = value.strip()
+    if text.lower() == 'none':
+        return ()
+    if text.startswith('['):
+        return _words(key, text)
+    return ('/bin/sh', '-c', text)
+
+
+_UNITS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0}
+_PART = re.compile(r'(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)')
+
+
+def _seconds(key: str, value: str) -> float:
+    """``90``, ``1m30s`` or ``500ms``."""
+    text = value.strip()
+    if re.fullmatch(r'\d{1,9}(\.\d{1,9})?', text):
+        return float(text)
+    if not text or _PART.sub('', text):
+        raise exception.InvalidSpec(
+            f'{key}={value!r} is not a time such as 90, 1m30s or 500ms')
+    return sum(float(number) * _UNITS[unit]
+               for number, unit in _PART.findall(text))
+
+
+def _count(key: str, value: str) -> int:
+    if not re.fullmatch(r'\d{1,9}', value.strip()):
+        raise exception.InvalidSpec(f'{key}={value!r} is not a number')
+    return int(value)
+
+
+_TIMES = ('stop_timeout', 'health_interval', 'health_timeout',
+          'health_start_period', 'health_start_interval')
 
 
 def boolean(key: str, value: str) -> bool:
@@ -103,6 +151,12 @@ def parse(metadata: dict[str, str]) -> Wishes:
             fields[word] = _words(key, value)
         elif word in ('init', 'tty'):
             fields[word] = boolean(key, value)
+        elif word == 'health_cmd':
+            fields[word] = _health_command(key, value)
+        elif word == 'health_retries':
+            fields[word] = _count(key, value)
+        elif word in _TIMES:
+            fields[word] = _seconds(key, value)
         elif word == 'restart':
             fields[word] = restart_.RestartPolicy.parse(value)
         elif word in known:
@@ -114,3 +168,12 @@ def parse(metadata: dict[str, str]) -> Wishes:
                 f'{key} is not a word of the container driver; after '
                 f'{PREFIX} it knows {", ".join(known)} and {_ENV}NAME')
     return Wishes(env=tuple(env), **fields)
+
+
+def said(instance) -> dict[str, str]:
+    """All the words of a server: where both say one, metadata holds.
+
+    :param instance: nova.objects.Instance
+    :raises InvalidSpec: the user data is for the driver, and wrong
+    """
+    return {**user_data.words(instance.user_data), **instance.metadata}

@@ -14,7 +14,9 @@
 
 An archive is a tar whose members are looked up by name; nothing is copied.
 What comes out is the image's config and where in the file its layers are.
-Runs as an ordinary user, and reads hostile input: every size is bounded.
+Runs as an ordinary user, and reads hostile input: every size is bounded, and
+nothing is decompressed. What is no archive of an image may be a root file
+system; see ``rootfs``.
 
 Image Layout Specification (image-layout.md of OCI's image specification);
 Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset
@@ -25,6 +27,7 @@ version 25, is read as one: all its blobs have digests.
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import os
 import posixpath
 
@@ -41,10 +44,8 @@ _MEMBERS_MAX = 20000
 _NESTING_MAX = 4
 _LINKS_MAX = 8
 
-_GZIP = b'\x1f\x8b\x08'
-_ZSTD = b'\x28\xb5\x2f\xfd'
-_COMPRESSED_ARCHIVE = {_GZIP[:2]: 'gzip', _ZSTD[:2]: 'zstd', b'BZ': 'bzip2',
-                       b'\xfd7': 'xz'}
+_MAGIC = {b'\x1f\x8b\x08': 'gzip', b'\x28\xb5\x2f\xfd': 'zstd',
+          b'\xfd7zXZ\0': 'xz', b'BZh': 'bzip2'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LayerBlob:
 
     :param offset: in the archive, bytes
     :param size: as stored, bytes
-    :param compression: one of ``oci.manifest.COMPRESSIONS``
+    :param compression: one of ``oci.manifest.READABLE``
     :param blob_digest: of the bytes as stored, where the format tells it
     """
 
@@ -75,6 +76,18 @@ class Archive:
     config: image_config.ImageConfig
     raw_config: bytes
     layers: tuple[LayerBlob, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RootFileSystem:
+    """Not an image: a tar of what may be a root file system.
+
+    :param size: of the file, bytes
+    :param compression: one of ``oci.manifest.READABLE``
+    """
+
+    size: int
+    compression: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,18 +125,14 @@ class _File:
 
 
 class _Members:
-    """The members of an archive by name; the last of a name counts."""
+    """The first members of an archive by name; the last of a name counts."""
 
     def __init__(self, fd: int):
         self._fd = fd
         self._files: dict[str, _Place] = {}
         self._links: dict[str, str] = {}
         source = _File(fd)
-        for count, member in enumerate(tar.Reader(source)):
-            if count > _MEMBERS_MAX:
-                raise exception.ImageInvalid(
-                    f'the archive has more than {_MEMBERS_MAX} entries; it '
-                    'looks like a root file system, not like an image')
+        for member in itertools.islice(tar.Reader(source), _MEMBERS_MAX):
             name = _normal(member.name)
             self._files.pop(name, None)
             self._links.pop(name, None)
@@ -162,43 +171,63 @@ class _Members:
         return os.pread(self._fd, place.size, place.offset)
 
     def compression(self, place: _Place) -> str:
-        """How the layer there is compressed, by its first bytes."""
-        start = os.pread(self._fd, min(4, place.size), place.offset)
-        if start.startswith(_GZIP):
-            return 'gzip'
-        return 'zstd' if start == _ZSTD else 'none'
+        """How the layer there is compressed.
+
+        :raises ImageInvalid: in a way that is not supported
+        """
+        found = _compression(self._fd, place)
+        if found not in manifest.READABLE:
+            raise exception.ImageInvalid(
+                f'a layer is compressed with {found}; save the image again '
+                'with plain, gzip or zstd layers')
+        return found
 
 
 def _normal(name: bytes) -> str:
     return posixpath.normpath(os.fsdecode(name))
 
 
-def read(fd: int, host: platform.Platform) -> Archive:
+def _compression(fd: int, place: _Place) -> str:
+    """By its first bytes; bzip2, too, which nothing here reads."""
+    start = os.pread(fd, min(6, place.size), place.offset)
+    return next((name for magic, name in _MAGIC.items()
+                 if start.startswith(magic)), 'none')
+
+
+def read(fd: int, host: platform.Platform) -> Archive | RootFileSystem:
     """Find the image in an archive.
 
     :param fd: of a seekable file; its position does not matter
     :raises ImageInvalid: not an archive, or not of exactly one image
     :raises ImageArchitecture: no image for this host in it
     """
-    start = os.pread(fd, tar.BLOCK, 0)
-    if compressed := _COMPRESSED_ARCHIVE.get(start[:2]):
-        raise exception.ImageInvalid(
-            f'the archive as a whole is compressed with {compressed}; upload '
-            'it uncompressed (its layers may be compressed)')
-    try:
-        members = _Members(fd)
-    except exception.ImageInvalid as e:
-        raise exception.ImageInvalid(
-            f'not a docker save or OCI archive, or damaged: {e}')
-    if 'index.json' in members and 'oci-layout' in members:
-        found = _read_oci(members, host)
-    elif 'manifest.json' in members:
-        found = _read_docker(members)
+    size = os.fstat(fd).st_size
+    if not size:
+        raise exception.ImageInvalid('it is empty; upload it again')
+    compression = _compression(fd, _Place(0, size))
+    if compression == 'none':
+        try:
+            members = _Members(fd)
+        except exception.ImageInvalid as e:
+            raise exception.ImageInvalid(
+                'not a docker save or OCI archive nor a tar of a root file '
+                f'system, or damaged: {e}')
+        if 'index.json' in members and 'oci-layout' in members:
+            found = _read_oci(members, host)
+        elif 'manifest.json' in members:
+            found = _read_docker(members)
+        elif 'repositories' in members:
+            raise exception.ImageInvalid(
+                'it was saved by Docker before 1.10; load it into a newer one '
+                'and save it again')
+        else:
+            return RootFileSystem(size, compression)
+    elif compression in manifest.READABLE:
+        return RootFileSystem(size, compression)
     else:
         raise exception.ImageInvalid(
-            'it holds neither index.json nor manifest.json: it is not an '
-            'archive of docker save or an OCI archive (root file system '
-            'archives are not supported)')
+            f'it is compressed with {compression}; use gzip, zstd or xz for '
+            'a root file system, and nothing for the archive of an image')
     wanted = found.config.platform
     if host.suitability(wanted) is None:
         raise exception.ImageArchitecture(

@@ -44,6 +44,7 @@ from oslo_log import log as logging
 
 from nova_container import exception
 from nova_container.image import archive
+from nova_container.image import rootfs
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.oci import platform
@@ -310,6 +311,10 @@ class ImageStore:
                max_bytes: int | None) -> Image:
         """Unpack what is missing, and write the record."""
         found = archive.read(fd, self._host)
+        if isinstance(found, archive.RootFileSystem):
+            found = rootfs.image(found, privileged_layer.survey(
+                spool, found.size, found.compression,
+                _UNLIMITED if max_bytes is None else max_bytes), self._host)
         # Equal layers are one.
         blobs = {blob.diff_id: blob for blob in found.layers}
         with contextlib.ExitStack() as undo:

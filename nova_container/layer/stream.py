@@ -19,6 +19,7 @@ release the interpreter's lock, so a layer uses two processors.
 from collections.abc import Iterator
 import hashlib
 import io
+import lzma
 import os
 import queue
 import threading
@@ -37,6 +38,9 @@ _QUEUED = 4
 
 # What the zstd command takes without being asked to take more.
 _ZSTD_WINDOW = 1 << 27
+
+# What xz -9 needs, and a little.
+_XZ_MEMORY = 80 << 20
 
 _EMPTY = memoryview(b'')
 
@@ -79,17 +83,38 @@ def _decompressed(blob: Slice, compression: str) -> Iterator[bytes]:
                 max_window_size=_ZSTD_WINDOW).stream_reader(
                     cast(BinaryIO, blob), read_size=_BLOCK,
                     read_across_frames=True).read
+        case 'xz':
+            yield from _unxz(blob)
+            return
         case _:
             raise ValueError(compression)
     while data := read(_BLOCK):
         yield data
 
 
+def _unxz(blob: Slice) -> Iterator[bytes]:
+    """Streams one after another, zeros between them (xz-file-format.txt)."""
+    data = blob.read(_BLOCK) or b''
+    while data:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
+        while not decoder.eof:
+            if not data and decoder.needs_input:
+                data = blob.read(_BLOCK) or b''
+                if not data:
+                    raise EOFError('it ends early')
+            if piece := decoder.decompress(data, _BLOCK):
+                yield piece
+            data = b''
+        data = decoder.unused_data.lstrip(b'\0')
+        while not data and (more := blob.read(_BLOCK)):
+            data = more.lstrip(b'\0')
+
+
 class LayerStream:
     """A ``tar.Source`` over a compressed layer.
 
     :param fd: of a seekable file, read from ``offset`` for ``size`` bytes
-    :param compression: one of ``oci.manifest.COMPRESSIONS``
+    :param compression: one of ``oci.manifest.READABLE``
     :param limit: how many decompressed bytes to put up with
     :ivar size: decompressed bytes so far
     """
@@ -166,7 +191,7 @@ class LayerStream:
                 pass
         except (OSError, EOFError, zlib.error,
                 isal.isal_zlib.error,  # type: ignore[misc]
-                zstandard.ZstdError) as e:
+                lzma.LZMAError, zstandard.ZstdError) as e:
             self._queue.put(exception.ImageInvalid(
                 f'its {self._compression} data is damaged: {e}'))
         except Exception as e:

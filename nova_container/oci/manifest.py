@@ -37,6 +37,8 @@ CONFIG_TYPES = frozenset((
     'application/vnd.docker.container.image.v1+json',
 ))
 COMPRESSIONS = ('none', 'gzip', 'zstd')
+# Of root file systems, too: LXC templates have it.
+READABLE = (*COMPRESSIONS, 'xz')
 
 # media type -> compression
 LAYER_TYPES = {

@@ -301,6 +301,8 @@ def create(container_id: str, restarts: int = 0) -> dict[str, int]:
 def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     """The part of ``create`` inside the containers' mount namespace."""
     run_dir = place.container_run(spec.id)
+    # A mount of its own, so that all below it can be handed on as one.
+    linux.mount(run_dir, run_dir, flags=linux.MS_BIND)
     ids = place.ids().container(_slot(spec.id))
     own = definition.load_own(spec.id)
     disks = disk.mount(spec.id, own.disk, ids.outside,
@@ -341,7 +343,8 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
                       if os.path.exists(device.path))))
     definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
                      0o600)
-    pid, monitor = oci_runtime.create(spec.id, spec.process.terminal)
+    pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,
+                                       spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
     give_console(run_dir)
@@ -704,7 +707,7 @@ def _unknown(container_id: str) -> set[process.Process]:
 def _unmount_below(run_dir: str) -> None:
     targets = [line.split()[4] for line in open('/proc/thread-self/mountinfo')]
     for target in reversed(targets):
-        if target.startswith(run_dir + '/'):
+        if f'{target}/'.startswith(f'{run_dir}/'):
             linux.umount(target)
 
 

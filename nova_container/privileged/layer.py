@@ -63,12 +63,12 @@ def _check(name: str, value: int, low: int, high: int = _BYTES_MAX) -> int:
     return value
 
 
-def check_compression(compression: str) -> str:
-    """``compression`` itself, if it is one of ``manifest.COMPRESSIONS``."""
-    if compression not in manifest.COMPRESSIONS:
+def check_compression(compression: str,
+                      known: tuple[str, ...] = manifest.COMPRESSIONS) -> str:
+    """``compression`` itself, if it is one of those known."""
+    if compression not in known:
         raise exception.ContainerError(
-            f'layer: compression {compression!r} is not one of '
-            f'{manifest.COMPRESSIONS}')
+            f'layer: compression {compression!r} is not one of {known}')
     return compression
 
 
@@ -81,6 +81,13 @@ def _check_digest(diff_id: digest.Digest,
             'upload it again')
 
 
+def _stream_limit(directory: str, max_bytes: int) -> int:
+    """How long a tar may be whose files use ``max_bytes`` there."""
+    disk = os.statvfs(directory)
+    bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
+    return bound * _STREAM_FACTOR + _STREAM_EXTRA
+
+
 def unpack_tree(diff_id: digest.Digest, archive: int, directory: str,
                 ids: idmap.IdMap, max_bytes: int,
                 **job: typing.Any) -> dict[str, typing.Any]:
@@ -90,12 +97,10 @@ def unpack_tree(diff_id: digest.Digest, archive: int, directory: str,
     :param job: ``offset``, ``size`` and ``compression``, checked
     :returns: as ``unpack``
     """
-    disk = os.statvfs(directory)
-    bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
     result = confined.run(
         f'layer {diff_id.short}', ids, directory, archive, job='unpack',
         extract=True, max_bytes=max_bytes,
-        max_stream=bound * _STREAM_FACTOR + _STREAM_EXTRA, **job)
+        max_stream=_stream_limit(directory, max_bytes), **job)
     _check_digest(diff_id, result)
     return result
 
@@ -154,7 +159,7 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     :param diff_id: digest of the layer's tar stream
     :param offset: where in the file the layer starts, bytes
     :param size: its length as stored, bytes
-    :param compression: one of ``manifest.COMPRESSIONS``
+    :param compression: one of ``manifest.READABLE``
     :param max_bytes: limit of what it may use on disk
     :param blob_digest: digest of the bytes as stored, if known
     :returns: ``bytes`` on disk, ``entries``, ``dropped`` device nodes,
@@ -223,6 +228,29 @@ def verify(spool: str, diff_id: str, offset: int, size: int, compression: str,
 
 
 @context.entrypoint
+def survey(spool: str, size: int, compression: str,
+           max_bytes: int) -> dict[str, typing.Any]:
+    """What a tar holds of which nobody has told the digest.
+
+    :param spool: name of a file in the spool directory
+    :param size: of the file, bytes
+    :param compression: one of ``manifest.READABLE``
+    :param max_bytes: limit of what it may use on disk, once unpacked
+    :returns: its ``diff_id``, and the fields of ``survey.Survey``
+    :raises ImageInvalid: damaged or malformed
+    :raises ImageTooBig: larger than anything of ``max_bytes``
+    """
+    _check('size', size, 0)
+    _check('max_bytes', max_bytes, 0)
+    check_compression(compression, manifest.READABLE)
+    with confined.spool_file(spool) as archive, _workplace() as empty:
+        return confined.run(
+            'root file system', place.ids().layers(), empty, archive,
+            job='survey', size=size, compression=compression,
+            max_stream=_stream_limit(empty, max_bytes))
+
+
+@context.entrypoint
 def pack(diff_id: str, spool: str, compression: str) -> dict[str, typing.Any]:
     """Make an archive of a layer again, of the same content but with another
     digest. Parameters and errors as for ``diff.write``.
@@ -243,7 +271,8 @@ def check_place(offset: int, size: int,
     """Where a layer is in an archive, checked."""
     return {'offset': _check('offset', offset, 0),
             'size': _check('size', size, 0),
-            'compression': check_compression(compression)}
+            'compression': check_compression(compression,
+                                             manifest.READABLE)}
 
 
 def _check_blob(diff_id: digest.Digest, wanted: str,

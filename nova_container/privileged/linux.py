@@ -21,6 +21,7 @@ import os
 
 AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
@@ -105,12 +106,14 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), f'unshare({flags:#x})')
 
 
-def open_tree(path: str) -> int:
+def open_tree(path: str, flags: int = 0) -> int:
     """A detached copy of the mount at ``path``: open_tree(2), as a descriptor.
+
+    :param flags: AT_RECURSIVE for what is mounted below it, too
     """
     return _check(_libc.syscall(
         _SYS_OPEN_TREE, AT_FDCWD, ctypes.c_char_p(path.encode()),
-        ctypes.c_uint(OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)),
+        ctypes.c_uint(OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags)),
         f'open_tree {path}')
 
 

@@ -20,6 +20,11 @@ The mounts of all containers live in one mount namespace, pinned at
 ``<run_path>/ns/mnt``: no other daemon that makes itself a mount namespace
 keeps copies of them, and they survive our own restart. Mounts of the host
 still arrive there (its propagation is slave).
+
+A program that is to stay in a container's mounts gets a namespace with those
+alone (``with_tree``): the OCI runtime copies the namespace it is in and reads
+its list of mounts more than once, so starting a container would take the
+longer the more of them run.
 """
 
 import collections.abc
@@ -77,16 +82,29 @@ def ensure_mount_namespace() -> str:
             linux.mount('none', directory, flags=linux.MS_PRIVATE)
         if not _is_mount_point(pin):
             os.close(os.open(pin, os.O_CREAT | os.O_CLOEXEC, 0o600))
-            done = subprocess.run(
-                ['unshare', f'--mount={pin}', '--propagation', 'slave',
-                 'true'], capture_output=True, text=True, env=place.ENV)
-            if done.returncode:
-                raise exception.HostUnsupported(
-                    f'making the mount namespace {pin} failed: '
-                    f'{done.stderr.strip()}')
+            _in_thread(lambda: None, _pin_new, pin)
     finally:
         os.close(lock)
     return pin
+
+
+def _pin_new(pin: str) -> None:
+    """Pin a new mount namespace, in a thread that may change its affinity.
+
+    A namespace can be pinned only in one with a lower id, and since Linux 6.18
+    each processor gives out ids from a batch of its own. The processor where
+    ours was made gives a higher one.
+    """
+    allowed = os.sched_getaffinity(0)
+    for processors in (allowed, *({number} for number in sorted(allowed))):
+        os.sched_setaffinity(0, processors)
+        done = subprocess.run(
+            ['unshare', f'--mount={pin}', '--propagation', 'slave', 'true'],
+            capture_output=True, text=True, env=place.ENV)
+        if done.returncode == 0:
+            return
+    raise exception.HostUnsupported(
+        f'making the mount namespace {pin} failed: {done.stderr.strip()}')
 
 
 def drop_mount_namespace() -> None:
@@ -112,6 +130,35 @@ def with_mounts(steps: collections.abc.Callable[..., T],
         return _in_thread(enter, steps, *args)
     finally:
         os.close(fd)
+
+
+def with_tree(path: str, steps: collections.abc.Callable[..., T],
+              *args: typing.Any) -> T:
+    """``steps(*args)`` in a mount namespace of their own, like the host's.
+
+    To be called in the mount namespace of the containers.
+
+    :param path: a mount point; of the mounts of containers there are only
+        this one and those below it
+    """
+    tree = linux.open_tree(path, linux.AT_RECURSIVE)
+
+    def enter() -> None:
+        # Not thread-self: the first thread is in the namespace of the host.
+        host = os.open('/proc/self/ns/mnt', os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            linux.unshare(linux.CLONE_FS)
+            linux.setns(host, linux.CLONE_NEWNS)
+        finally:
+            os.close(host)
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount('none', '/', flags=linux.MS_REC | linux.MS_SLAVE)
+        linux.move_mount(tree, path)
+
+    try:
+        return _in_thread(enter, steps, *args)
+    finally:
+        os.close(tree)
 
 
 def with_network(netns_fd: int, steps: collections.abc.Callable[..., T],

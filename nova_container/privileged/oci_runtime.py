@@ -114,8 +114,8 @@ def failure(container_id: str, words: str,
 def create(container_id: str, terminal: bool) -> tuple[int, int]:
     """Start conmon, and through it the runtime's ``create``.
 
-    The process of the container is held until ``start``. To be called in the
-    containers' mount namespace.
+    The process of the container is held until ``start``. To be called where
+    the container's mounts are, which is where conmon stays.
 
     :param terminal: whether config.json asks for one
     :returns: process ids of the container's first process and of conmon

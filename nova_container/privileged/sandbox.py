@@ -47,6 +47,7 @@ from nova_container.layer import diff  # noqa: E402
 from nova_container.layer import extract  # noqa: E402
 from nova_container.layer import output  # noqa: E402
 from nova_container.layer import stream  # noqa: E402
+from nova_container.layer import survey  # noqa: E402
 from nova_container.layer import tar  # noqa: E402
 from nova_container.layer import tarwriter  # noqa: E402
 
@@ -122,6 +123,25 @@ class Unpack:
 
 
 @dataclasses.dataclass(frozen=True)
+class Survey:
+    """Tell what an archive holds that starts where the file does.
+
+    :param max_stream: limit of the decompressed stream
+    """
+
+    size: int
+    compression: str
+    max_stream: int
+
+    def run(self) -> dict[str, object]:
+        layer = stream.LayerStream(sys.stdin.fileno(), 0, self.size,
+                                   self.compression, self.max_stream)
+        found = survey.survey(tar.Reader(layer))
+        layer.drain()
+        return {'diff_id': layer.digest, **dataclasses.asdict(found)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Pack:
     """Make a layer of the tree.
 
@@ -142,7 +162,7 @@ class Pack:
                 **dataclasses.asdict(result)}
 
 
-_JOBS = {'unpack': Unpack, 'pack': Pack}
+_JOBS = {'unpack': Unpack, 'survey': Survey, 'pack': Pack}
 
 
 def main() -> None:

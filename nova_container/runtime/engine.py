@@ -102,9 +102,13 @@ def start(container_id: str) -> None:
 def stop(container_id: str, timeout: float) -> None:
     """Ask the process to end, then make it, then halt the container.
 
-    :param timeout: seconds between the stop signal and SIGKILL; 0 for none
+    :param timeout: seconds between the stop signal and SIGKILL, unless its
+        spec has its own; 0 for none
     """
     current = state.read(container_id)
+    own = state.policy(container_id).stop_timeout
+    if timeout > 0 and own is not None:
+        timeout = own
     if current.status in (state.Status.PAUSED, state.Status.SUSPENDED):
         container.resume(container_id)
     if current.process is not None and timeout > 0:

@@ -35,6 +35,7 @@ MACHINE = 'machine'
 # Half of what execve(2) lets the kernel copy, so that the rest has room.
 _ARGS_AND_ENV_MAX = 1 << 20
 _LAYERS_MAX = 500
+_STOP_TIMEOUT_MAX = 3600
 
 
 def check_id(container_id: str) -> str:
@@ -57,6 +58,7 @@ class Process:
     :param cwd: absolute directory inside the container
     :param user: ``user[:group]``, names or numbers, as in an image's config
     :param stop_signal: what asks it to end, ``SIGTERM`` or ``SIGRTMIN+3``
+    :param stop_timeout: seconds until it is killed; None for what is usual
     :param terminal: a pseudo-terminal as standard input and output
     """
 
@@ -65,6 +67,7 @@ class Process:
     cwd: str = '/'
     user: str = ''
     stop_signal: str = 'SIGTERM'
+    stop_timeout: float | None = None
     terminal: bool = False
 
     def __post_init__(self) -> None:
@@ -90,6 +93,11 @@ class Process:
             raise exception.ProcessInvalid(
                 f'working directory {self.cwd!r} is not absolute')
         signals.number(self.stop_signal)
+        if self.stop_timeout is not None and not (
+                0 <= self.stop_timeout <= _STOP_TIMEOUT_MAX):
+            raise exception.InvalidSpec(
+                f'stop_timeout {self.stop_timeout} is not in '
+                f'0..{_STOP_TIMEOUT_MAX} seconds')
 
 
 @dataclasses.dataclass(frozen=True)

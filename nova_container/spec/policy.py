@@ -28,10 +28,11 @@ class Policy:
 
     kind: str = container.APPLICATION
     terminal: bool = False
+    stop_timeout: float | None = None
     restart: restart_.RestartPolicy = restart_.RestartPolicy()
     health: health_.Healthcheck | None = None
 
     @classmethod
     def of(cls, spec: container.ContainerSpec) -> Self:
-        return cls(spec.kind, spec.process.terminal, spec.restart,
-                   spec.health)
+        return cls(spec.kind, spec.process.terminal,
+                   spec.process.stop_timeout, spec.restart, spec.health)

@@ -10,9 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import base64
 import json
 import re
 import subprocess
+
+from openstack import utils
 
 from tests.cloud import base
 
@@ -79,6 +82,26 @@ class ProcessTest(base.CloudTestCase):
             name='Say Hello'))
         self.await_console(
             server, 'said=hello there in /srv as 33 on say-hello')
+
+    def test_words_in_user_data(self):
+        long = 'x' * 3000
+        server = self.active(self.boot(
+            self.busybox(), metadata={'container:env:WHERE': 'metadata'},
+            user_data=base64.b64encode(
+                '#container-config\n'
+                'command: [sh, -c, "echo $WHERE $(echo -n $LONG | wc -c); '
+                'sleep 1000"]\n'
+                f'env:\n  LONG: {long}\n  WHERE: user data\n'
+                'health_cmd: test -d /srv\nhealth_interval: 1s\n'
+                .encode()).decode()))
+        self.await_console(server, 'metadata 3000')
+        for _ in utils.iterate_timeout(60, 'no health', wait=0.3):
+            if self.user.compute.get_server(server).metadata.get(
+                    'container:health') == 'healthy':
+                break
+        wrong = self.boot(self.busybox(), user_data=base64.b64encode(
+            b'#container-config\ncomand: x\n').decode())
+        self.assertRegex(self.fault(wrong), 'comand.* command, ')
 
     def test_environment_changed_by_stop_and_start(self):
         server = self.active(self.boot(self.busybox(), metadata={

@@ -87,6 +87,7 @@ class RuntimeTestCase(unittest.TestCase):
         engine.setup(os.getuid(), os.getgid())
         cls.addClassCleanup(cls._remove_runtime)
         cls.images = store.ImageStore(CONF.container.state_path)
+        cls.addClassCleanup(cls.images.close)
         cls.image = cls.add_image(archives.docker_archive(busybox_layer()))
 
     @classmethod

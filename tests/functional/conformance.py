@@ -17,12 +17,15 @@ the process that imports them.
 """
 
 import re
+from unittest import mock
 
+import fixtures
 from nova import monkey_patch
 monkey_patch.patch()  # Before anything imports eventlet.
 
 from nova import objects  # noqa: E402
 from nova import test  # noqa: E402
+from nova.tests import fixtures as nova_fixtures  # noqa: E402
 from nova.tests.unit import utils as test_utils  # noqa: E402
 from nova.tests.unit.virt import test_virt_drivers  # noqa: E402
 from oslo_config import cfg  # noqa: E402
@@ -42,10 +45,11 @@ _REFUSED = frozenset((
 _PLACES = ('state_path', 'run_path', 'cgroup_parent', 'id_range_start')
 
 
-class _Runtime(base.RuntimeTestCase):
-
-    def runTest(self):
-        """Only what belongs to the class is used."""
+def _runtime():
+    """A class for what belongs to it alone; it holds no tests."""
+    class Runtime(base.RuntimeTestCase):
+        pass
+    return Runtime
 
 
 class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
@@ -58,17 +62,27 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.addClassCleanup(_Runtime.doClassCleanups)
-        _Runtime.setUpClass()
+        cls.runtime = _runtime()
+        cls.addClassCleanup(cls.runtime.doClassCleanups)
+        cls.runtime.setUpClass()
         cls.places = {name: CONF.container[name] for name in _PLACES}
+        cls.addClassCleanup(cls._configure)
+
+    @classmethod
+    def _configure(cls):
+        for name, value in cls.places.items():
+            CONF.set_override(name, value, 'container')
 
     def setUp(self):
-        super().setUp()
-        # Nova's fixture has set every option back.
-        for name, value in self.places.items():
-            CONF.set_override(name, value, 'container')
+        # Nova's fixture wants to be the first to read them.
+        CONF.clear()
+        # A real runtime is to be found in sysfs.
+        with mock.patch.object(nova_fixtures, 'SysFsPoisonFixture',
+                               fixtures.Fixture):
+            super().setUp()
+        self._configure()
         self.flags(instance_name_template='%(uuid)s')
-        self.useFixture(test.fixtures.MonkeyPatch(
+        self.useFixture(fixtures.MonkeyPatch(
             'nova_container.compute.courier.service_context',
             lambda: self.ctxt))
         self.connection.init_host('host')
@@ -91,7 +105,7 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
         instance.trusted_certs = None
         store = self.connection._images._store
         store.adopt(instance.image_ref,
-                    _Runtime.images.raw_config(_Runtime.image.id))
+                    self.runtime.images.raw_config(self.runtime.image.id))
         self.connection.spawn(
             self.ctxt, instance, instance.image_meta, [], 'herp', {},
             network_info=[])

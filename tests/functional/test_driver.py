@@ -55,6 +55,7 @@ class Database:
             instance = objects.Instance(
                 context, uuid=uuid, id=1, project_id='p',
                 metadata=dict(self.metadata[uuid]), system_metadata={},
+                user_data=None,
                 vm_state=self.vm_state[uuid],
                 task_state=self.task_state[uuid],
                 flavor=objects.Flavor(extra_specs={}),

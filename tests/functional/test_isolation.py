@@ -87,6 +87,18 @@ class NamespacesTest(base.RuntimeTestCase):
         with open('/proc/self/mountinfo') as mounts:
             self.assertNotIn(container_id, mounts.read())
 
+    def test_monitor_sees_the_mounts_of_no_other_container(self):
+        """Nor does starting one take the longer the more of them there are.
+        """
+        one = self.run_container('/bin/sleep', '100')
+        other = self.run_container('/bin/sleep', '100')
+        for own, foreign in ((one, other), (other, one)):
+            monitor = state.read(own).monitor.pid
+            with open(f'/proc/{monitor}/mountinfo') as mounts:
+                text = mounts.read()
+            self.assertIn(place.container_run(own, 'rootfs'), text)
+            self.assertNotIn(foreign, text)
+
     def test_no_descriptor_of_the_host_leaks_in(self):
         out = self.shell('ls -l /proc/self/fd')
         links = [line.split('-> ')[1] for line in out.splitlines()

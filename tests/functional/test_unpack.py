@@ -557,7 +557,7 @@ class PrivilegeTest(UnpackTestCase):
         os.mkfifo(self.state / 'spool/fifo')
         for bad in ({'spool': '../secret'}, {'spool': 'hardlink'},
                     {'spool': 'fifo'}, {'spool': ''}, {'offset': -1},
-                    {'size': 1 << 70}, {'size': 'x'}, {'compression': 'xz'},
+                    {'size': 1 << 70}, {'size': 'x'}, {'compression': 'lz4'},
                     {'diff_id': 'sha256:../../x'}):
             with self.assertRaises(exception.ContainerError):
                 privileged.unpack(**good | bad)

@@ -14,6 +14,7 @@ import json
 import unittest
 
 from nova_container.compute import intent
+from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.oci import image_config
@@ -66,12 +67,25 @@ class ProcessTest(unittest.TestCase):
 
 class MachineTest(unittest.TestCase):
 
+    def kind(self, *cmd, **metadata):
+        return intent.kind(metadata, image(Cmd=list(cmd)).config)
+
     def test_kind_by_image_property(self):
-        self.assertEqual('application', intent.kind({}))
-        self.assertEqual('machine', intent.kind(
-            {'image_container_type': 'Machine'}))
+        self.assertEqual('application', self.kind())
+        self.assertEqual('machine', self.kind(image_container_type='Machine'))
         with self.assertRaisesRegex(exception.InvalidSpec, 'container_type'):
-            intent.kind({'image_container_type': 'pod'})
+            self.kind(image_container_type='pod')
+
+    def test_kind_by_command(self):
+        for command in ('/sbin/init', '/lib/systemd/systemd'):
+            self.assertEqual('machine', self.kind(command, '--x'))
+            self.assertEqual('application', self.kind(
+                command, image_container_type='application'))
+        self.assertEqual('application', self.kind('sh', '/sbin/init'))
+        self.assertEqual(
+            ('/lib/systemd/systemd', '--x'), intent.process(
+                {}, image(Cmd=['/lib/systemd/systemd', '--x']),
+                'machine').args)
 
     def test_runs_its_init_as_root_on_a_terminal(self):
         process = intent.process({}, image(Cmd=['bash'], User='web'),
@@ -92,11 +106,13 @@ class MachineTest(unittest.TestCase):
 
 class HealthcheckTest(unittest.TestCase):
 
-    def check(self, **fields):
-        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields))
+    def check(self, metadata=(), **fields):
+        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields),
+                                  wishes.parse(dict(metadata)))
 
     def test_none(self):
-        self.assertIsNone(intent.healthcheck(image(Cmd=['x'])))
+        self.assertIsNone(intent.healthcheck(image(Cmd=['x']),
+                                             wishes.Wishes()))
         self.assertIsNone(self.check(Test=['NONE']))
 
     def test_command_and_shell(self):
@@ -114,3 +130,24 @@ class HealthcheckTest(unittest.TestCase):
             check.interval, check.timeout, check.start_period, check.retries))
         self.assertEqual(1.0, self.check(Test=['CMD', 'x'],
                                          Interval=1).interval)
+
+    def test_wishes_over_the_images_own(self):
+        check = self.check({'container:health_cmd': '["true"]',
+                            'container:health_retries': '9'},
+                           Test=['CMD', 'x'], Interval=5 * 10 ** 9, Retries=7)
+        self.assertEqual((('true',), 5.0, 9),
+                         (check.test, check.interval, check.retries))
+        self.assertIsNone(self.check({'container:health_cmd': 'none'},
+                                     Test=['CMD', 'x']))
+        self.assertEqual(2.0, self.check(
+            {'container:health_interval': '2s'},
+            Test=['CMD', 'x']).interval)
+
+    def test_wishes_that_make_no_sense(self):
+        for words in ({'health_interval': '5s'},
+                      {'health_cmd': 'none', 'health_retries': '2'},
+                      {'health_cmd': 'x', 'health_timeout': '1h'},
+                      {'health_cmd': 'x', 'health_retries': '0'}):
+            with self.assertRaises(exception.InvalidSpec, msg=words):
+                self.check({f'container:{word}': value
+                            for word, value in words.items()}, Test=['NONE'])

@@ -60,3 +60,13 @@ class WishesTest(unittest.TestCase):
             with self.assertRaisesRegex(exception.InvalidSpec,
                                         'container:command'):
                 wishes.parse({'container:command': text})
+
+    def test_times(self):
+        for text, seconds in (('90', 90.0), ('1m30s', 90.0), ('500ms', 0.5),
+                              ('1h', 3600.0), (' 2.5s ', 2.5)):
+            self.assertEqual(seconds, wishes.parse(
+                {'container:stop_timeout': text}).stop_timeout, text)
+        for text in ('', 'soon', '5x', '-1', '1e3', 's'):
+            with self.assertRaisesRegex(exception.InvalidSpec,
+                                        'container:stop_timeout'):
+                wishes.parse({'container:stop_timeout': text})

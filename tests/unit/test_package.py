@@ -1,0 +1,207 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The wheel, installed where Nova is: beside it, in a clone, elsewhere.
+
+Nova here is the real one, in a copy.
+"""
+
+import configparser
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import zipfile
+
+import nova
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# What the distribution's version control holds and a wheel is made of.
+_SOURCES = ('etc', 'nova', 'nova_container', 'LICENSE', 'README.rst',
+            'pyproject.toml', 'requirements.txt', 'setup.cfg', 'setup.py')
+_LOAD = """
+from nova.virt import driver
+found = driver.load_compute_driver(None, 'nova_container.ContainerDriver')
+import nova_container
+print(nova_container.__file__)
+"""
+
+
+def _run(*command: object, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], text=True, capture_output=True,
+        env={**os.environ, **environment}, timeout=300)
+    if done.returncode:
+        raise AssertionError(f'{command}: {done.stdout}{done.stderr}')
+    return done.stdout
+
+
+def _pip(python: pathlib.Path, *words: object) -> None:
+    _run(sys.executable, '-m', 'pip', '--python', python, '--quiet',
+         '--disable-pip-version-check', *words)
+
+
+def _build(source: pathlib.Path, target: pathlib.Path,
+           version: str) -> pathlib.Path:
+    _run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
+         '--no-build-isolation', '--no-index',
+         '--disable-pip-version-check', '--wheel-dir', target, source,
+         PBR_VERSION=version)
+    wheel, = target.glob(f'nova_container-{version}-*.whl')
+    return wheel
+
+
+def _copy(target: pathlib.Path) -> None:
+    target.mkdir()
+    for name in _SOURCES:
+        if (_REPOSITORY / name).is_dir():
+            shutil.copytree(_REPOSITORY / name, target / name,
+                            ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy2(_REPOSITORY / name, target)
+
+
+def _files(directory: pathlib.Path) -> dict[str, str]:
+    """Digests of the files below a directory, but for compiled ones."""
+    return {str(path.relative_to(directory)):
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in directory.rglob('*')
+            if path.is_file() and path.suffix != '.pyc'}
+
+
+class PackageTest(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        temporary = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(temporary.cleanup)
+        cls.world = pathlib.Path(temporary.name)
+        _copy(cls.world / 'source')
+        cls.old = _build(cls.world / 'source', cls.world / 'dist', '0.0.9')
+        cls.new = _build(cls.world / 'source', cls.world / 'dist', '0.1.1')
+        cls.nova = cls.world / 'nova-source'
+        cls.nova.mkdir()
+        shutil.copytree(
+            pathlib.Path(nova.__file__).parent, cls.nova / 'nova',
+            ignore=lambda path, names: {'tests', '__pycache__'} | (
+                {'nova_container'} if path.endswith('nova/virt') else set()))
+
+    def environment(self, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+        """A virtualenv with Nova's dependencies, and no Nova.
+
+        :returns: its Python, and its site-packages
+        """
+        root = self.world / name
+        _run(sys.executable, '-m', 'venv', '--without-pip', root)
+        site, = root.glob('lib/python3*/site-packages')
+        own = pathlib.Path(nova.__file__).parents[1]
+        (site / 'zz-dependencies.pth').write_text(f'{own}\n')
+        return root / 'bin/python', site
+
+    def assert_works(self, name: str, add_nova, *wheels) -> None:
+        python, site = self.environment(name)
+        place = add_nova(site)
+        before = _files(place), _files(site.parents[2])
+
+        for wheel in wheels:
+            _pip(python, 'install', '--no-deps', '--no-index', wheel)
+        found = _run(python, '-c', _LOAD, cwd='/').strip()
+        self.assertTrue(found.startswith(str(site)), found)
+        # Neither changed nor shadowed.
+        after = _files(place)
+        self.assertEqual(before[0], {path: after[path] for path in before[0]})
+        self.assertEqual(['nova_container-0.1.1.dist-info'], [
+            path.name for path in site.glob('nova_container-*')])
+
+        _pip(python, 'uninstall', '--yes', 'nova-container')
+        self.assertEqual(before, (_files(place), _files(site.parents[2])))
+
+    def test_beside_nova(self):
+        def add_nova(site):
+            shutil.copytree(self.nova / 'nova', site / 'nova',
+                            copy_function=os.link)
+            return site
+        self.assert_works('beside', add_nova, self.old, self.new)
+
+    def test_nova_in_a_clone(self):
+        def add_nova(site):
+            (site / '__editable__.nova.pth').write_text(f'{self.nova}\n')
+            return self.nova
+        self.assert_works('clone', add_nova, self.new)
+
+    def test_nova_of_the_distribution(self):
+        def add_nova(site):
+            system = site.parents[2] / 'dist-packages'
+            shutil.copytree(self.nova / 'nova', system / 'nova',
+                            copy_function=os.link)
+            (site / 'distribution.pth').write_text(f'{system}\n')
+            return system
+        self.assert_works('distribution', add_nova, self.new)
+
+    def test_nothing_of_nova_is_in_the_wheel(self):
+        names = zipfile.ZipFile(self.new).namelist()
+        self.assertEqual(['nova/virt/nova_container/__init__.py'],
+                         [name for name in names if name.startswith('nova/')])
+        self.assertEqual(set(), {name.split('/')[0] for name in names} - {
+            'nova', 'nova_container', 'nova_container.pth',
+            'nova_container-0.1.1.dist-info', 'nova_container-0.1.1.data'})
+        for name in ('licenses/LICENSE', 'entry_points.txt'):
+            self.assertIn(f'nova_container-0.1.1.dist-info/{name}', names)
+        for name in ('nova/rootwrap.d/nova-container.filters',
+                     'sudoers.d/nova-container',
+                     'systemd/system/nova-compute.service.d/'
+                     'nova-container.conf'):
+            self.assertIn(f'nova_container-0.1.1.data/data/etc/{name}', names)
+
+    def test_source_archive(self):
+        """A wheel of the unpacked archive is the wheel of the sources."""
+        source = self.world / 'source'
+        for words in (['init', '--quiet'], ['add', '.'],
+                      ['commit', '--quiet', '--message=Sources']):
+            _run('git', '-C', source, '-c', 'user.name=test',
+                 '-c', 'user.email=test@localhost', *words)
+        _run(sys.executable, '-c', 'import os, sys; os.chdir(sys.argv[1]); '
+             'from pbr import build; build.build_sdist(sys.argv[2])', source,
+             self.world / 'dist', PBR_VERSION='0.1.1')
+        shutil.unpack_archive(
+            self.world / 'dist/nova_container-0.1.1.tar.gz',
+            self.world / 'unpacked')
+        wheel = _build(self.world / 'unpacked/nova_container-0.1.1',
+                       self.world / 'again', '0.1.1')
+
+        self.assertEqual(set(zipfile.ZipFile(self.new).namelist()),
+                         set(zipfile.ZipFile(wheel).namelist()))
+
+
+class InstalledTest(unittest.TestCase):
+    """What the configuration files that are shipped say."""
+
+    def test_commands_exist(self):
+        scripts = importlib.metadata.entry_points(group='console_scripts')
+        ours = [script for script in scripts
+                if script.value.startswith('nova_container.')]
+        self.assertTrue(ours)
+        for script in ours:
+            self.assertTrue(callable(script.load()), script.name)
+
+    def test_unit_drop_in(self):
+        unit = configparser.RawConfigParser(strict=True)
+        unit.optionxform = str
+        unit.read(_REPOSITORY / 'etc/systemd/system/nova-compute.service.d/'
+                  'nova-container.conf')
+        self.assertEqual('mixed', unit['Service']['KillMode'])
