@@ -55,6 +55,8 @@ def _refusal(name: str, what: str):
         raise NotImplementedError(what)
 
     method.__name__ = name
+    # By which a traceback calls it.
+    method.__code__ = method.__code__.replace(co_name=name)
     method.__doc__ = f'Refused: {what}.'
     return method
 

@@ -380,6 +380,7 @@ class Extractor:
         # the kernel would not make these anyway.
         if self._exact and tar.is_whiteout(member):
             os.mknod(path, stat.S_IFCHR)
+            os.chown(path, member.uid, member.gid)
         else:
             self._result.dropped += 1
 

@@ -591,10 +591,11 @@ def suspend(container_id: str) -> None:
 
 @context.entrypoint
 def resume(container_id: str) -> None:
-    """Thaw a frozen container."""
+    """Thaw a container; succeeds if it is not frozen."""
     with definition.locked(container_id):
         require_process(container_id)
-        oci_runtime.call('resume', container_id)
+        if cgroup.frozen(container_id):
+            oci_runtime.call('resume', container_id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.container_run(container_id, 'suspended'))
 

@@ -37,6 +37,8 @@ CONF = cfg.CONF
 
 # What a container has no use for, or what Nova does for the driver.
 _REFUSED = frozenset((
+    'attach_volume', 'detach_volume', 'get_volume_connector', 'snapshot',
+    'swap_volume',
     'block_stats', 'get_device_name_for_instance', 'get_instance_disk_info',
     'get_mks_console', 'get_spice_console', 'get_vnc_console',
     'host_power_action', 'live_migration_abort',
@@ -116,6 +118,24 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
                               self.stdlog.logger.output))
         super().tearDown()
         self.assertLessEqual(said, _REFUSED)
+
+    def test_get_console_output(self):
+        instance, _ = self._get_running_instance()
+        # What is text is for Nova to say.
+        self.assertIsInstance(
+            self.connection.get_console_output(self.ctxt, instance), bytes)
+
+    def test_destroy_instance_nonexistent(self):
+        instance = test_utils.get_test_instance(obj=True)
+        self.connection.destroy(self.ctxt, instance, [])
+
+    def test_unrescue_rescued_instance(self):
+        # Nova's own makes os.unlink do nothing.
+        instance, network_info = self._get_running_instance()
+        self.connection.rescue(
+            self.ctxt, instance, network_info, objects.ImageMeta.from_dict({}),
+            '', None, objects.ShareMappingList())
+        self.connection.unrescue(self.ctxt, instance)
 
     def test_live_migration(self):
         self.assertRaises(NotImplementedError, super().test_live_migration)
