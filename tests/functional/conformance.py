@@ -23,6 +23,7 @@ import fixtures
 from nova import monkey_patch
 monkey_patch.patch()  # Before anything imports eventlet.
 
+from nova import exception as nova_exception  # noqa: E402
 from nova import objects  # noqa: E402
 from nova import test  # noqa: E402
 from nova.tests import fixtures as nova_fixtures  # noqa: E402
@@ -136,6 +137,11 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
             self.ctxt, instance, network_info, objects.ImageMeta.from_dict({}),
             '', None, objects.ShareMappingList())
         self.connection.unrescue(self.ctxt, instance)
+
+    def test_set_admin_password(self):
+        # The image has no chpasswd.
+        self.assertRaises(nova_exception.SetAdminPasswdNotSupported,
+                          super().test_set_admin_password)
 
     def test_live_migration(self):
         self.assertRaises(NotImplementedError, super().test_live_migration)
