@@ -88,8 +88,9 @@ def _one_line(error: Exception) -> str:
     return ' '.join(str(error).split())
 
 
-def _wrong(node: yaml.Node, message: str) -> exception.InvalidSpec:
-    line = node.start_mark.line + 1 if node.start_mark else 1
+def _wrong(where: yaml.Node | yaml.Event,
+           message: str) -> exception.InvalidSpec:
+    line = where.start_mark.line + 1 if where.start_mark else 1
     return exception.InvalidSpec(f'user data, line {line}: {message}')
 
 
@@ -107,10 +108,8 @@ def _check_shape(said: bytes) -> None:
             documents += 1
         if depth > _DEPTH_MAX or documents > 1 or isinstance(
                 event, yaml.AliasEvent):
-            raise exception.InvalidSpec(
-                f'user data, line {event.start_mark.line + 1}: one document '
-                f'without aliases, {_DEPTH_MAX} levels deep at most, is '
-                'expected')
+            raise _wrong(event, 'one document without aliases, '
+                         f'{_DEPTH_MAX} levels deep at most, is expected')
 
 
 def _pairs(node: yaml.Node) -> collections.abc.Iterator[
