@@ -94,6 +94,11 @@ def pack(known: images.Images, instance, flavor, spool: str, fd: int,
     :param at_hand: whether all layers are where it goes
     """
     parts = []
+    image = known.of(instance)
+    if image is None:
+        raise exception.TransferFailed(
+            f'server {instance.uuid}: the image that it was made of is not '
+            'on this host any more')
 
     def add(tree: str, done: dict) -> None:
         if done:
@@ -104,10 +109,9 @@ def pack(known: images.Images, instance, flavor, spool: str, fd: int,
         if tree != _EPHEMERAL or flavor.ephemeral_gb:
             add(tree, engine.pack(instance.uuid, tree, spool, _COMPRESSION))
     config = json.loads(known.raw_config(instance))
-    available = known.of(instance).layers if at_hand else (
-        known.obtainable(instance))
+    available = image.layers if at_hand else known.obtainable(instance)
     diff_ids = []
-    for layer in known.of(instance).layers:
+    for layer in image.layers:
         if layer not in available:
             done = engine.pack_layer(layer, spool, _COMPRESSION)
             add('', done)

@@ -142,7 +142,7 @@ class _Session:
             stdin=subprocess.PIPE if data else subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with child:
-            if data:
+            if data and child.stdin is not None:
                 with contextlib.suppress(BrokenPipeError), child.stdin:
                     child.stdin.write(data)
             ended, output = _collect(child, deadline, limit)

@@ -111,7 +111,9 @@ def receive(spec: dict[str, typing.Any], spool: str,
     container.make(checked, fill)
 
 
-def _fill(container_id: str, base: int, archive: int, jobs) -> None:
+def _fill(container_id: str, base: int, archive: int,
+          jobs: list[tuple[str, digest.Digest, dict[str, typing.Any]]]
+          ) -> None:
     with disk.opened(container_id, base, [job[0] for job in jobs]) as trees:
         for tree, diff_id, job in jobs:
             if tree not in trees:

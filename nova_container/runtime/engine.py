@@ -150,14 +150,16 @@ def used(container_id: str) -> dict[str, int]:
     return transfer.used(container_id)
 
 
-def pack(container_id: str, tree: str, spool: str, compression: str) -> dict:
+def pack(container_id: str, tree: str, spool: str,
+         compression: str) -> dict[str, typing.Any]:
     """Append one of TREES of a halted container, as it is, to a spool file;
     see ``privileged.transfer``.
     """
     return transfer.pack(container_id, tree, spool, compression)
 
 
-def pack_layer(diff_id: str, spool: str, compression: str) -> dict:
+def pack_layer(diff_id: str, spool: str,
+               compression: str) -> dict[str, typing.Any]:
     """Append a layer to a spool file; see ``privileged.layer``."""
     return layer.pack(diff_id, spool, compression)
 

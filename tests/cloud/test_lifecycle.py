@@ -22,7 +22,7 @@ from tests.cloud import base
 _TALKS = ('/bin/sh -c "trap \'echo asked\' QUIT; echo started; '
           'while :; do sleep 0.2; done"')
 
-# Root can log in: it has a password, crypted.
+# Keeps the password where a test finds it.
 _CHPASSWD = ('#!/bin/sh\nIFS=: read -r user password\n'
              '[ "$user" = root ] || { echo "no user $user" >&2; exit 1; }\n'
              'printf %s "$password" >/srv/password\n')
