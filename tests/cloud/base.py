@@ -121,6 +121,24 @@ def inside(host: str, container_id: str, script: str) -> str:
     return done.stdout.decode().strip('\n')
 
 
+def privileged_helpers(node: dict) -> list[psutil.Process]:
+    """The driver's own helpers of a node's compute service."""
+    found = []
+    for process in psutil.process_iter(['cmdline']):
+        words = process.info['cmdline'] or ()
+        if (node['config'] in words
+                and 'nova_container.privileged.context' in words):
+            found.append(process)
+    return found
+
+
+def transfers() -> list[str]:
+    """What is left in Glance of servers that moved; no user sees it."""
+    return [image.name for image in connect('admin').image.images(
+        is_hidden=True, visibility='all')
+        if (image.name or '').startswith('nova-container-transfer-')]
+
+
 def spooled() -> list[str]:
     """Archives on their way into a node."""
     return [path for node in cloud()['nodes']

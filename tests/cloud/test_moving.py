@@ -43,12 +43,6 @@ class MovingTest(base.CloudTestCase):
     def inside(self, server, script: str) -> str:
         return base.inside(self.host(server), server.id, script)
 
-    def transfers(self):
-        """What is left in Glance of moves, which no user sees."""
-        return [image.name for image in self.admin.image.images(
-            is_hidden=True, visibility='all')
-            if 'transfer' in (image.name or '')]
-
     def check(self, server, status='ACTIVE'):
         """The server is as it was."""
         self.assertEqual(status, self.settled(server))
@@ -57,7 +51,7 @@ class MovingTest(base.CloudTestCase):
         self.assertEqual(self.mine, self.inside(server, 'cat /srv/mine'))
         self.assertEqual('1 packets received', self.inside(
             server, 'ping -c1 -w20 10.0.0.1 | grep -o "1 packets received"'))
-        self.assertEqual([], self.transfers())
+        self.assertEqual([], base.transfers())
 
     def allocated(self, server):
         """Names of the hosts whose resources a server has."""
