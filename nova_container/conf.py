@@ -90,6 +90,16 @@ containers on this host.
 Largest number of processes and threads of one container, unless the flavor's
 extra spec ``container:pids_limit`` says otherwise.
 """),
+    cfg.ListOpt(
+        'volume_file_systems', default=['ext4', 'xfs'],
+        item_type=cfg.types.String(choices=['ext4', 'xfs']),
+        help="""
+File systems of volumes that this host mounts when a server's metadata asks for
+it (``container:mount:...``); a blank volume gets the first of them. Their
+content comes from tenants, who can also write it byte by byte where they have
+the volume as a device, and the kernel reads it with all its rights. Leave it
+empty where that is not wanted: volumes are devices only then.
+"""),
     cfg.IntOpt(
         'log_size', default=10 * 1024 * 1024, min=65536,
         help="""

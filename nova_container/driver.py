@@ -27,6 +27,7 @@ from nova.virt import hardware
 from oslo_log import log
 
 from nova_container.compute import courier
+from nova_container.compute import device_metadata
 from nova_container.compute import diagnostics
 from nova_container.compute import fault
 from nova_container.compute import feedback
@@ -41,6 +42,9 @@ from nova_container.compute import recovery
 from nova_container.compute import rescue
 from nova_container.compute import serial_console
 from nova_container.compute import unsupported
+from nova_container.compute import volume_driver
+from nova_container.compute import volume_recovery
+from nova_container.compute import volumes
 from nova_container import conf
 from nova_container.image import store
 from nova_container.privileged import place
@@ -75,15 +79,22 @@ _CONSOLE_BYTES = 100 * 1024
 
 
 class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
-                      unsupported.UnsupportedMixin, driver.ComputeDriver):
+                      volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
+                      driver.ComputeDriver):
     """Runs instances as Linux containers."""
 
     capabilities = {
         **driver.ComputeDriver.capabilities,
         'has_imagecache': False,
+        'supports_attach_interface': True,
+        'supports_device_tagging': True,
         'supports_evacuate': True,
+        'supports_extend_volume': True,
         'supports_image_type_raw': True,
         'supports_migrate_to_same_host': True,
+        'supports_multiattach': True,
+        'supports_tagged_attach_interface': True,
+        'supports_tagged_attach_volume': True,
     }
 
     def __init__(self, virtapi):
@@ -98,6 +109,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._feedback = None
         self._restarter = None
         self._logs = None
+        self._volumes = None
         self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
@@ -108,6 +120,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                         container_id)
         image_store = store.ImageStore(CONF.container.state_path)
         image_store.recover(engine.layers_in_use())
+        volumes.recover()
         self._images = images.Images(image_store)
         self._courier = courier.Courier()
         self._feedback = feedback.Feedback()
@@ -117,6 +130,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._restarter = restart.Restarter(self._restart,
                                             self._reporter.report)
         self._monitor = monitor.ExitMonitor(self._on_exit)
+        self._volumes = volume_recovery.Finisher(self)
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
                 self._watch(container_id)
@@ -132,7 +146,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
-                       self._reporter, self._feedback, self._logs):
+                       self._reporter, self._feedback, self._logs,
+                       self._volumes):
             if worker is not None:
                 worker.stop()
         self._consoles.stop()
@@ -205,17 +220,22 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             image = self._images.ensure(context, instance, image_meta)
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []
-            spec = self._intent(instance, image, network_info)
+            undo.callback(volumes.disconnect_all, context, instance)
+            spec = self._intent(instance, image, network_info,
+                                volumes.connect_all(context, instance,
+                                                    block_device_info))
             undo.callback(self._remove, instance, network_info)
             self._images.keep(instance)
             engine.define(spec)
+            device_metadata.save(context, instance)
             if power_on:
                 self._boot(instance, network_info)
             undo.pop_all()
 
-    def _intent(self, instance, image, network_info):
+    def _intent(self, instance, image, network_info, attachments):
         return intent.build(instance, image, network_info,
-                            CONF.container.pids_limit, inventory.cpuset())
+                            CONF.container.pids_limit, inventory.cpuset(),
+                            attachments)
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""
@@ -248,11 +268,14 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         if not state.parked(instance.uuid):
             self._images.forget(instance)
 
-    def _redefine(self, instance, network_info):
+    def _redefine(self, context, instance, network_info, block_device_info):
         """Take up what has changed in Nova since the last start."""
+        attachments = volumes.connect_all(context, instance,
+                                          block_device_info)
         image = self._images.of(instance)
         if image is not None:
-            engine.define(self._intent(instance, image, network_info))
+            engine.define(self._intent(instance, image, network_info,
+                                       attachments))
 
     def destroy(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, destroy_secrets=True):
@@ -261,6 +284,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 self._remove(instance, network_info or [])
             else:
                 self._halt(instance, network_info or [])
+            volumes.disconnect_all(context, instance)
 
     def cleanup(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, migrate_data=None, destroy_vifs=True,
@@ -270,6 +294,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 port.unplug(instance, network_info or [])
             if destroy_disks:
                 self._forget(instance)
+            volumes.disconnect_all(context, instance)
 
     def delete_instance_files(self, instance):
         self._forget(instance)
@@ -282,25 +307,29 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     def power_on(self, context, instance, network_info,
                  block_device_info=None, accel_info=None, share_info=None):
         with fault.translated(instance), self._decided(instance):
-            self._complete_arrival(context, instance, network_info)
+            self._complete_arrival(context, instance, network_info,
+                                   block_device_info)
             current = state.read(instance.uuid)
             if current.status is state.Status.RUNNING:
                 return
             self._halt(instance, network_info)
-            self._redefine(instance, network_info)
+            self._redefine(context, instance, network_info,
+                           block_device_info)
             self._boot(instance, network_info)
 
     def reboot(self, context, instance, network_info, reboot_type,
                block_device_info=None, bad_volumes_callback=None,
                accel_info=None, share_info=None):
         with fault.translated(instance), self._decided(instance):
-            self._complete_arrival(context, instance, network_info)
+            self._complete_arrival(context, instance, network_info,
+                                   block_device_info)
             state.read(instance.uuid)
             if reboot_type == 'SOFT':
                 self._halt(instance, network_info, CONF.shutdown_timeout)
             else:
                 self._halt(instance, network_info)
-                self._redefine(instance, network_info)
+                self._redefine(context, instance, network_info,
+                               block_device_info)
             self._boot(instance, network_info)
 
     def pause(self, instance):
@@ -380,6 +409,16 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     def unplug_vifs(self, instance, network_info):
         with fault.translated(instance):
             port.unplug(instance, network_info)
+
+    def attach_interface(self, context, instance, image_meta, vif):
+        with fault.translated(instance), lifecycle.exclusive(instance.uuid):
+            port.attach(self.virtapi, instance, vif)
+            device_metadata.save(context, instance)
+
+    def detach_interface(self, context, instance, vif):
+        with fault.translated(instance), lifecycle.exclusive(instance.uuid):
+            port.unplug(instance, [vif])
+            device_metadata.save(context, instance, gone=vif['address'])
 
     # The host
 

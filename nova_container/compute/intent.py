@@ -15,14 +15,15 @@
 import dataclasses
 
 from nova_container.compute import flavor
+from nova_container.compute import port
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.oci import image_config
 from nova_container.spec import container
 from nova_container.spec import health
-from nova_container.spec import network
 from nova_container.spec import restart
+from nova_container.spec import volume
 
 # An image with this property set to ``machine`` boots its own init.
 _KIND = 'image_container_type'
@@ -161,17 +162,10 @@ def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
         retries=check.retries or default.retries)
 
 
-def name_servers(network_info) -> network.Dns:
-    """The DNS servers of all subnets, each once, in Neutron's order."""
-    servers = [dns['address']
-               for vif in network_info
-               for subnet in vif['network']['subnets']
-               for dns in subnet['dns']]
-    return network.Dns(servers=tuple(dict.fromkeys(servers)))
-
-
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          cpuset: str | None = None, metadata: dict[str, str] | None = None,
+          cpuset: str | None = None,
+          volumes: tuple[volume.Attachment, ...] = (),
+          metadata: dict[str, str] | None = None,
           image_kind: str | None = None) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
@@ -199,7 +193,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit, cpuset),
         disk=flavor.disks(instance.flavor),
-        dns=name_servers(network_info),
+        dns=port.name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
                         for ip in vif.fixed_ips()),
         kind=kind_,
@@ -207,12 +201,13 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         privileged=granted('container:privileged'),
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
-        health=healthcheck(image, said))
+        health=healthcheck(image, said),
+        volumes=volumes)
 
 
 def rescue(instance, image: store.Image, network_info, pids_limit: int,
-           cpuset: str | None, properties: dict[str, str],
-           own: bool) -> container.ContainerSpec:
+           cpuset: str | None, volumes: tuple[volume.Attachment, ...],
+           properties: dict[str, str], own: bool) -> container.ContainerSpec:
     """The system that a server is rescued with.
 
     It runs what its image says, whatever the server's metadata says: a wrong
@@ -230,5 +225,6 @@ def rescue(instance, image: store.Image, network_info, pids_limit: int,
         said = {'container:entrypoint': '/bin/sh', 'container:tty': 'true',
                 'container:user': 'root'}
     return dataclasses.replace(
-        build(instance, image, network_info, pids_limit, cpuset, said, kind_),
+        build(instance, image, network_info, pids_limit, cpuset, volumes, said,
+              kind_),
         privileged=False, nesting=False, health=None)

@@ -32,6 +32,7 @@ from nova_container.compute import courier
 from nova_container.compute import fault
 from nova_container.compute import flavor as flavors
 from nova_container.compute import images
+from nova_container.compute import volumes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.runtime import engine
@@ -170,7 +171,8 @@ class MovingMixin:
                 contextlib.ExitStack() as undo:
             require_room(instance, flavor, self._images.of(instance))
             if state.read(instance.uuid).process is not None:
-                undo.callback(self._boot, instance, network_info)
+                undo.callback(self._start_again, context, instance,
+                              network_info, block_device_info)
             self._halt(instance, network_info, timeout)
             same_host = dest == CONF.my_ip
             with contextlib.ExitStack() as file:
@@ -186,6 +188,7 @@ class MovingMixin:
                         self._courier.send(instance, archive)
             engine.park(instance.uuid)
             undo.pop_all()
+            volumes.disconnect_all(context, instance)
         return json.dumps({})
 
     def finish_migration(self, context, migration, instance, disk_info,
@@ -193,11 +196,19 @@ class MovingMixin:
                          allocations, block_device_info=None, power_on=True,
                          share_info=None):
         with fault.translated(instance), self._decided(instance):
-            self._arrive(context, instance, network_info, image_meta)
+            self._arrive(context, instance, network_info, image_meta,
+                         block_device_info)
             if power_on:
                 self._boot(instance, network_info)
 
-    def _arrive(self, context, instance, network_info, image_meta):
+    def _start_again(self, context, instance, network_info,
+                     block_device_info):
+        """With whatever it is to have on this host."""
+        self._redefine(context, instance, network_info, block_device_info)
+        self._boot(instance, network_info)
+
+    def _arrive(self, context, instance, network_info, image_meta,
+                block_device_info):
         """Make the container from what was sent, or kept in a spool file."""
         with contextlib.ExitStack() as file:
             kept = self._kept.pop(instance.uuid, None)
@@ -209,17 +220,21 @@ class MovingMixin:
                     self._images.spool(instance.uuid))
                 with open(fd, 'wb', closefd=False) as archive:
                     self._courier.fetch(instance, archive)
+            attachments = volumes.connect_all(context, instance,
+                                              block_device_info)
             unpack(self._images, context, instance, image_meta, spool, fd,
-                   lambda image: self._intent(instance, image, network_info))
+                   lambda image: self._intent(instance, image, network_info,
+                                              attachments))
         if kept is None:
             self._courier.forget(instance)
 
-    def _complete_arrival(self, context, instance, network_info):
+    def _complete_arrival(self, context, instance, network_info,
+                          block_device_info):
         """Go on with a move that was cut off, before its container starts."""
         if not state.exists(instance.uuid) and not engine.unpark(
                 instance.uuid) and self._courier.waiting(instance):
             self._arrive(context, instance, network_info,
-                         instance.image_meta)
+                         instance.image_meta, block_device_info)
 
     def confirm_migration(self, context, migration, instance, network_info):
         with fault.translated(instance), self._decided(instance):
@@ -236,4 +251,5 @@ class MovingMixin:
             self._courier.forget(instance)
             if power_on and state.read(instance.uuid).process is None:
                 self._halt(instance, network_info)
-                self._boot(instance, network_info)
+                self._start_again(context, instance, network_info,
+                                  block_device_info)

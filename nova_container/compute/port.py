@@ -19,6 +19,7 @@ switch) says that it is wired. Only then does the caller let the process go.
 
 import contextlib
 import ipaddress
+import itertools
 
 from nova import exception as nova_exception
 from nova.network import model
@@ -30,6 +31,8 @@ from oslo_log import log
 
 from nova_container import exception
 from nova_container.runtime import engine
+from nova_container.runtime import state
+from nova_container.runtime import stats
 from nova_container.spec import network
 
 CONF = cfg.CONF
@@ -87,13 +90,40 @@ def interface(vif, index: int) -> network.NetworkInterface:
             model.VIF_DETAILS_OVS_DATAPATH_TYPE) != 'netdev')
 
 
-def plug(instance, network_info) -> None:
+def name_servers(network_info) -> network.Dns:
+    """The DNS servers of all subnets, each once, in Neutron's order.
+
+    Where no subnet has one, what answers is what a machine would hear of by
+    DHCP: the DHCP agent, or OVN, which looks for names of the network in any
+    query it carries, whoever it is for. The metadata proxy's address is one
+    that is always there, with or without a router, and it refuses the rest at
+    once.
+    """
+    subnets = [(vif, subnet) for vif in network_info
+               for subnet in vif['network']['subnets']]
+    servers = [dns['address'] for _, subnet in subnets
+               for dns in subnet['dns']]
+    servers = servers or [
+        server for _, subnet in subnets
+        if (server := subnet.get_meta('dhcp_server'))]
+    if not servers and any(vif is network_info[0] and subnet['version'] == 4
+                           and _by_ovn(vif) for vif, subnet in subnets):
+        servers = [_METADATA.partition('/')[0]]
+    return network.Dns(servers=tuple(dict.fromkeys(servers)))
+
+
+def _by_ovn(vif) -> bool:
+    return 'ovn' in (vif['details'].get('bound_drivers') or {}).values()
+
+
+def plug(instance, network_info, first: int = 0) -> None:
     """Wire every port of a created or running container; idempotent.
 
+    :param first: the first port's place among the instance's
     :raises NetworkFailed: the kernel or the virtual switch refused
     """
     info = os_vif_util.nova_to_osvif_instance(instance)
-    for index, vif in enumerate(network_info):
+    for index, vif in enumerate(network_info, first):
         engine.plug(instance.uuid, interface(vif, index))
         try:
             os_vif.plug(os_vif_util.nova_to_osvif_vif(vif), info)
@@ -131,7 +161,7 @@ def _await_local(vif) -> None:
     Neutron's; ovn-controller marks the interface itself (ovn-controller(8),
     ``ovn-installed``).
     """
-    if 'ovn' not in (vif['details'].get('bound_drivers') or {}).values():
+    if not _by_ovn(vif):
         return
     try:
         processutils.execute(
@@ -153,10 +183,11 @@ def _refused(event_name: str, instance) -> bool:
     return True
 
 
-def plug_and_wait(virtapi, instance, network_info) -> None:
+def plug_and_wait(virtapi, instance, network_info, first: int = 0) -> None:
     """Wire every port and return once traffic can pass.
 
     :param virtapi: nova.virt.virtapi.VirtAPI
+    :param first: the first port's place among the instance's
     :raises NetworkFailed: a port could not be wired in time, and
         vif_plugging_is_fatal is on
     """
@@ -167,7 +198,7 @@ def plug_and_wait(virtapi, instance, network_info) -> None:
     try:
         with virtapi.wait_for_instance_event(
                 instance, events, timeout=timeout, error_callback=_refused):
-            plug(instance, network_info)
+            plug(instance, network_info, first)
         for vif in network_info:
             if timeout and vif not in down:
                 _await_local(vif)
@@ -179,3 +210,22 @@ def plug_and_wait(virtapi, instance, network_info) -> None:
         if CONF.vif_plugging_is_fatal:
             raise exception.NetworkFailed(message)
         LOG.warning(message, instance=instance)
+
+
+def attach(virtapi, instance, vif) -> None:
+    """Give a container one more port; one that does not run gets it later.
+
+    :param virtapi: nova.virt.virtapi.VirtAPI
+    :param vif: nova.network.model.VIF
+    :raises NetworkFailed: as for ``plug_and_wait``; nothing is left of it
+    """
+    if state.read(instance.uuid).process is None:
+        _check(vif)
+        return
+    taken = {nic.name for nic in stats.read(instance.uuid).network}
+    index = next(number for number in itertools.count()
+                 if f'eth{number}' not in taken)
+    with contextlib.ExitStack() as undo:
+        undo.callback(unplug, instance, [vif])
+        plug_and_wait(virtapi, instance, [vif], index)
+        undo.pop_all()

@@ -26,6 +26,7 @@ from nova_container.compute import fault
 from nova_container.compute import intent
 from nova_container.compute import inventory
 from nova_container.compute import password
+from nova_container.compute import volumes
 from nova_container import exception
 from nova_container.runtime import engine
 
@@ -50,6 +51,7 @@ class RescueMixin:
             engine.rescue(intent.rescue(
                 instance, image, network_info, CONF.container.pids_limit,
                 inventory.cpuset(),
+                volumes.connect_all(context, instance, block_device_info),
                 self._images.properties(context, image_id),
                 own=image_id == instance.image_ref))
             self._boot(instance, network_info)

@@ -17,24 +17,17 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'attach_interface': 'attaching an interface',
-    'attach_volume': 'attaching a volume',
     'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
-    'detach_interface': 'detaching an interface',
-    'detach_volume': 'detaching a volume',
-    'extend_volume': 'extending a volume',
     'get_mks_console': 'a graphical console',
     'get_spice_console': 'a graphical console',
     'get_vnc_console': 'a graphical console',
-    'get_volume_connector': 'attaching a volume',
     'live_migration': 'live migration',
     'mount_share': 'mounting a share',
     'pre_live_migration': 'live migration',
     'quiesce': 'quiescing',
     'snapshot': 'a snapshot',
-    'swap_volume': 'replacing a volume',
     'umount_share': 'unmounting a share',
     'unquiesce': 'quiescing',
 }

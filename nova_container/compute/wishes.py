@@ -28,12 +28,26 @@ from oslo_utils import strutils
 from nova_container.compute import user_data
 from nova_container import exception
 from nova_container.spec import restart as restart_
+from nova_container.spec import volume
 
 PREFIX = user_data.PREFIX
 _ENV = 'env:'
+_MOUNT = 'mount:'
 
 # Words that the driver itself writes.
 FEEDBACK = ('health', 'exit_code', 'exit_reason')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mount:
+    """Where a volume's file system is to be mounted.
+
+    :param volume: id, device name or tag of the volume
+    """
+
+    volume: str
+    path: str
+    read_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +68,7 @@ class Wishes:
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     env: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
     workdir: str | None = None
     user: str | None = None
     stop_signal: str | None = None
@@ -85,6 +100,18 @@ def _words(key: str, value: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError as e:
         raise exception.InvalidSpec(f'{key}: {e}; quote it as for a shell')
+
+
+def _mount(key: str, name: str, value: str) -> Mount:
+    path, colon, option = value.partition(':')
+    if colon and option not in ('ro', 'rw'):
+        raise exception.InvalidSpec(
+            f'{key}={value!r}: after the path only :ro or :rw is known')
+    try:
+        volume.check_path(path)
+    except exception.InvalidSpec as e:
+        raise exception.InvalidSpec(f'{key}: {e.message}')
+    return Mount(name.removeprefix('/dev/'), path, option == 'ro')
 
 
 def _health_command(key: str, value: str) -> tuple[str, ...]:
@@ -139,14 +166,17 @@ def parse(metadata: dict[str, str]) -> Wishes:
     """
     fields: dict[str, Any] = {}
     env = []
+    mounts = []
     known = sorted(field.name for field in dataclasses.fields(Wishes)
-                   if field.name != 'env')
+                   if field.name not in ('env', 'mounts'))
     for key in sorted(metadata):
         if not key.startswith(PREFIX):
             continue
         word, value = key[len(PREFIX):], metadata[key]
         if word.startswith(_ENV):
             env.append((word[len(_ENV):], value))
+        elif word.startswith(_MOUNT):
+            mounts.append(_mount(key, word[len(_MOUNT):], value))
         elif word in ('entrypoint', 'command'):
             fields[word] = _words(key, value)
         elif word in ('init', 'tty'):
@@ -166,8 +196,9 @@ def parse(metadata: dict[str, str]) -> Wishes:
         else:
             raise exception.InvalidSpec(
                 f'{key} is not a word of the container driver; after '
-                f'{PREFIX} it knows {", ".join(known)} and {_ENV}NAME')
-    return Wishes(env=tuple(env), **fields)
+                f'{PREFIX} it knows {", ".join(known)}, {_ENV}NAME and '
+                f'{_MOUNT}VOLUME')
+    return Wishes(env=tuple(env), mounts=tuple(mounts), **fields)
 
 
 def said(instance) -> dict[str, str]:

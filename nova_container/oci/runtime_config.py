@@ -48,6 +48,28 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True)
+class BlockDevice:
+    """A block device that the container gets.
+
+    :param node: its node on the host, which belongs to the container's root
+    :param path: in the container
+    """
+
+    node: str
+    path: str
+    major: int
+    minor: int
+    read_only: bool
+
+    @property
+    def rule(self) -> dict[str, typing.Any]:
+        """What the control group is to let through."""
+        return {'allow': True, 'type': 'b', 'major': self.major,
+                'minor': self.minor,
+                'access': 'r' if self.read_only else 'rw'}
+
+
+@dataclasses.dataclass(frozen=True)
 class HostSide:
     """What only the host knows.
 
@@ -60,6 +82,9 @@ class HostSide:
     :param machine: as uname(2) names it
     :param init: path of the small init, where the spec wants one
     :param devices: devices of the host that exist, by path
+    :param block_devices: those of volumes
+    :param fixed_device_rules: the control group's rules on devices cannot be
+        changed later, when volumes come
     """
 
     rootfs: str
@@ -71,6 +96,8 @@ class HostSide:
     machine: str
     init: str | None = None
     devices: tuple[str, ...] = ()
+    block_devices: tuple[BlockDevice, ...] = ()
+    fixed_device_rules: bool = False
 
 
 # Where the small init is bound in the container.
@@ -117,15 +144,30 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
     mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'nosuid', 'nodev',
                      source=outside)
                for outside, inside in host.files]
+    # Unlike the others without nodev.
+    mounts += [mount(device.path, 'bind', 'bind', 'rprivate', 'nosuid',
+                     'noexec', source=device.node)
+               for device in host.block_devices]
     return mounts
 
 
+def _block_rules(host: HostSide) -> list[dict[str, typing.Any]]:
+    if host.fixed_device_rules:
+        # No node can be made in a user namespace: what is not bound into the
+        # container cannot be opened there.
+        return [{'allow': True, 'type': 'b', 'access': 'rw'}]
+    return [device.rule for device in host.block_devices]
+
+
 def _resources(limits: limits_.Limits,
-               devices: list[rights_.Device]) -> dict[str, typing.Any]:
+               devices: list[rights_.Device],
+               block_rules: list[dict[str, typing.Any]]
+               ) -> dict[str, typing.Any]:
     resources: dict[str, typing.Any] = {
         'devices': [{'allow': False, 'access': 'rwm'}] + [
             {'allow': True, 'type': 'c', 'major': device.major,
-             'minor': device.minor, 'access': 'rw'} for device in devices],
+             'minor': device.minor, 'access': 'rw'} for device in devices]
+        + block_rules,
     }
     cpu: dict[str, typing.Any] = {}
     if limits.cpu_quota is not None:
@@ -218,7 +260,8 @@ def build(spec: container.ContainerSpec,
             'uidMappings': mapping,
             'gidMappings': mapping,
             'cgroupsPath': host.cgroup,
-            'resources': _resources(spec.limits, devices),
+            'resources': _resources(spec.limits, devices,
+                                    _block_rules(host)),
             'sysctl': dict(_SYSCTL),
             'devices': [
                 {'path': device.path, 'type': 'c', 'major': device.major,

@@ -55,6 +55,7 @@ from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process
 from nova_container.privileged import userns
+from nova_container.privileged import volume
 from nova_container.spec import codec
 from nova_container.spec import container
 from nova_container.spec import idmap
@@ -96,6 +97,23 @@ def host_ids(container_id: str) -> tuple[int, int]:
     return first, first + idmap.RANGE_SIZE - 1
 
 
+def id_map(container_id: str) -> idmap.IdMap:
+    """The user namespace of a defined container."""
+    return place.ids().container(_slot(container_id))
+
+
+def runs(container_id: str) -> bool:
+    """Whether its first process is there, be it held or running."""
+    found = _process(container_id)
+    return found is not None and process.alive(found)
+
+
+def monitor(container_id: str) -> process.Process | None:
+    """The container's monitor; None if none runs."""
+    found = _process(container_id, 'monitor')
+    return found if found is not None and process.alive(found) else None
+
+
 def layer_path(diff_id: str) -> str:
     """Directory of a layer's tree."""
     algorithm, _, value = diff_id.partition(':')
@@ -121,12 +139,13 @@ def setup(user: int, group: int) -> None:
         directory(place.state(name), 0o755, (0, 0))
     for name in ('layers/tmp', 'trash'):
         directory(place.state(name), 0o711, (0, 0))
-    for name in ('spool', 'images'):
+    for name in ('spool', 'images', 'mnt', 'connections'):
         directory(place.state(name), 0o700, (user, group))
     directory(place.CONF.container.run_path, 0o711, (0, 0))
     for name in ('c', 'exits'):
         directory(place.run(name), 0o755, (0, 0))
-    directory(place.run('oci'), 0o700, (0, 0))
+    for name in ('oci', 'volumes'):
+        directory(place.run(name), 0o700, (0, 0))
     namespace.ensure_mount_namespace()
     oci_runtime.runtime()
 
@@ -333,6 +352,7 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
             f'{cgroup.ROOT}/unified')
     if spec.nesting:
         files += _bind_nested(spec.id, disks.nested, ids.outside)
+    files += volume.mount_all(spec, ids)
     config = runtime_config.build(spec, runtime_config.HostSide(
         rootfs=rootfs, ids=ids, cgroup=place.cgroup(spec.id), identity=who,
         files=files,
@@ -340,7 +360,9 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         machine=os.uname().machine,
         init=initial.program() if spec.init else None,
         devices=tuple(device.path for device in rights.devices
-                      if os.path.exists(device.path))))
+                      if os.path.exists(device.path)),
+        block_devices=volume.make_nodes(spec, ids.outside),
+        fixed_device_rules=cgroup.unified()))
     definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
                      0o600)
     pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,
@@ -811,6 +833,7 @@ def recover() -> list[str]:
     """
     touched = []
     namespace.with_mounts(disk.recover)
+    volume.recover()
     for name in os.listdir(place.state('trash')):
         empty_trash(name)
     for container_id in os.listdir(place.run('c')):
@@ -862,6 +885,7 @@ def teardown() -> None:
     if os.path.isdir(place.run('c')):
         for container_id in os.listdir(place.run('c')):
             _halt(container_id)
+        volume.teardown()
         namespace.drop_mount_namespace()
         shutil.rmtree(place.CONF.container.run_path)
     cgroup.remove_all()

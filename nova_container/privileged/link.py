@@ -35,7 +35,6 @@ from nova_container.privileged import context
 from nova_container.privileged import namespace
 from nova_container.privileged import traffic
 from nova_container.spec import codec
-from nova_container.spec import limits as limits_
 from nova_container.spec import network
 
 # Set on the host's end: only a device that bears it is ever removed.
@@ -43,6 +42,9 @@ _ALIAS = 'nova-container '
 
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_STXCSUM = 0x17
+
+# rtnetlink(7): an IPv6 address that can be used at once.
+_IFA_F_NODAD = 0x02
 
 # Neutron alone gives addresses; what a router advertises is not for us.
 _SYSCTL = (('net/ipv6/conf/{name}/accept_ra', '0'),
@@ -62,13 +64,16 @@ def plug(container_id: str, interface: dict[str, typing.Any]) -> None:
     limits = container.limits(container_id)
     with _network_namespace(container_id) as netns:
         try:
-            if not namespace.with_network(netns, _has, wish):
-                _add_pair(container_id, wish, netns)
+            pair = _pair(container_id, wish.host_device)
+            if pair is None or not namespace.with_network(
+                    netns, _is_there, *pair):
+                pair = _add_pair(container_id, wish, netns)
                 namespace.with_network(netns, _configure, wish)
+            outside, inside = pair
             if limits.network_in:
-                _shape_named(wish.host_device, limits.network_in)
+                traffic.shape(outside, limits.network_in)
             if limits.network_out:
-                namespace.with_network(netns, _shape_named, wish.name,
+                namespace.with_network(netns, traffic.shape, inside,
                                        limits.network_out)
         except NetlinkError as e:
             _remove(wish.host_device)
@@ -93,13 +98,6 @@ def _network_namespace(container_id: str) -> typing.Iterator[int]:
         yield netns
     finally:
         os.close(netns)
-
-
-def _shape_named(device: str, wish: limits_.Bandwidth) -> None:
-    with IPRoute() as route:
-        index = _index(route, device)
-    if index is not None:
-        traffic.shape(index, wish)
 
 
 @context.entrypoint
@@ -135,13 +133,26 @@ def _index(route: IPRoute, name: str) -> int | None:
     return found[0] if found else None
 
 
-def _has(wish: network.NetworkInterface) -> bool:
+def _pair(container_id: str, host_device: str) -> tuple[int, int] | None:
+    """Numbers of the host's end and of the container's end."""
     with IPRoute() as route:
-        return _index(route, wish.name) is not None
+        for found in route.get_links(ifname=host_device):
+            if found.get('ifalias') == _ALIAS + container_id:
+                return found['index'], found.get('link')
+    return None
+
+
+def _is_there(outside: int, inside: int) -> bool:
+    """In the container's network namespace: whether it has the other end,
+    whatever its name is now.
+    """
+    with IPRoute() as route:
+        return any(found['index'] == inside and found.get('link') == outside
+                   for found in route.get_links())
 
 
 def _add_pair(container_id: str, wish: network.NetworkInterface,
-              netns: int) -> None:
+              netns: int) -> tuple[int, int]:
     # A leftover of a container that ended; its peer is gone or going.
     _remove(wish.host_device)
     with IPRoute() as route:
@@ -155,6 +166,12 @@ def _add_pair(container_id: str, wish: network.NetworkInterface,
     _write_sysctl(f'net/ipv6/conf/{wish.host_device}/disable_ipv6', '1')
     if not wish.checksum_offload:
         _disable_checksum_offload(wish.host_device)
+    pair = _pair(container_id, wish.host_device)
+    if pair is None:
+        raise exception.NetworkFailed(
+            f'container {container_id}: {wish.host_device} has gone while it '
+            'was set up')
+    return pair
 
 
 def _configure(wish: network.NetworkInterface) -> None:
@@ -167,7 +184,8 @@ def _configure(wish: network.NetworkInterface) -> None:
         index = _index(route, wish.name)
         for address in wish.addresses:
             ip, _, prefix = address.partition('/')
-            route.addr('add', index=index, address=ip, prefixlen=int(prefix))
+            route.addr('add', index=index, address=ip, prefixlen=int(prefix),
+                       flags=_IFA_F_NODAD)
         route.link('set', index=index, state='up')
         for item in wish.routes:
             if item.gateway is None:

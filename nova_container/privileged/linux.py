@@ -30,15 +30,18 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_NOEXEC = 8
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 
 MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_IDMAP = 0x100000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
@@ -104,6 +107,12 @@ def setns(fd: int, nstype: int) -> None:
 def unshare(flags: int) -> None:
     """unshare(2) for the calling thread."""
     _check(_libc.unshare(flags), f'unshare({flags:#x})')
+
+
+def set_fs_ids(user: int, group: int) -> None:
+    """setfsuid(2) and setfsgid(2) for the calling thread."""
+    _libc.setfsgid(group)
+    _libc.setfsuid(user)
 
 
 def open_tree(path: str, flags: int = 0) -> int:

@@ -35,8 +35,14 @@ from nova_container.privileged import place
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
-_LO_FLAGS_AUTOCLEAR = 4
-_LO_FLAGS_DIRECT_IO = 16
+_LOOP_CLR_FD = 0x4C01
+_LOOP_GET_STATUS64 = 0x4C05
+_LOOP_SET_CAPACITY = 0x4C07
+
+# LO_FLAGS_* of linux/loop.h.
+FLAG_READ_ONLY = 1
+FLAG_AUTOCLEAR = 4
+_FLAG_DIRECT_IO = 16
 
 # struct loop_config of linux/loop.h: descriptor, block size, and of struct
 # loop_info64 only the flags.
@@ -150,13 +156,15 @@ def _check(fd: int, image: str) -> None:
     _command(fd, 'e2fsck', '-f', '-p', image, codes=(0, 1))
 
 
-def _attach(image: int) -> tuple[int, str]:
+def attach(image: int, block: int, flags: int) -> tuple[int, str]:
     """A loop device over an image: its descriptor and its path.
 
+    :param image: descriptor, open for writing unless FLAG_READ_ONLY is set
+    :param block: bytes of a block
+    :param flags: FLAG_* besides direct I/O
     :raises HostUnsupported: the host has no loop devices
     """
-    config = _LOOP_CONFIG.pack(image, _BLOCK,
-                               _LO_FLAGS_AUTOCLEAR | _LO_FLAGS_DIRECT_IO)
+    config = _LOOP_CONFIG.pack(image, block, flags | _FLAG_DIRECT_IO)
     try:
         control = os.open('/dev/loop-control', os.O_RDWR | os.O_CLOEXEC)
     except OSError as e:
@@ -188,13 +196,38 @@ def mount(image: str, target: str) -> None:
     fd = _open(image)
     try:
         _undo(fd, image)
-        device, path = _attach(fd)
+        device, path = attach(fd, _BLOCK, FLAG_AUTOCLEAR)
         try:
             linux.mount(path, target, 'ext4', linux.MS_NODEV, _OPTIONS)
         finally:
             os.close(device)
     finally:
         os.close(fd)
+
+
+def detach(device: int) -> None:
+    """Take a loop device down with its last user: LOOP_CLR_FD."""
+    fcntl.ioctl(device, _LOOP_CLR_FD)
+
+
+def holds(device: int, image: str) -> bool:
+    """Whether a loop device is over this very file.
+
+    Another mount namespace may have a file of the same name.
+    """
+    # struct loop_info64: lo_device and lo_inode come first.
+    buffer = bytearray(232)
+    try:
+        fcntl.ioctl(device, _LOOP_GET_STATUS64, buffer)
+        status = os.stat(image)
+    except OSError:
+        return False
+    return struct.unpack_from('QQ', buffer) == (status.st_dev, status.st_ino)
+
+
+def take_size(device: int) -> None:
+    """Have a loop device as large as its image has become."""
+    fcntl.ioctl(device, _LOOP_SET_CAPACITY)
 
 
 def used(image: str) -> int:

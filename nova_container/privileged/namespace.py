@@ -61,7 +61,7 @@ def _in_thread(enter: collections.abc.Callable[[], None],
     return outcome[0]
 
 
-def _is_mount_point(path: str) -> bool:
+def is_mount_point(path: str) -> bool:
     """Also for a bind mount within one file system."""
     return os.path.realpath(path) in {
         line.split()[4] for line in open('/proc/self/mountinfo')}
@@ -77,10 +77,10 @@ def ensure_mount_namespace() -> str:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # A namespace can only be pinned on a mount that does not propagate.
-        if not _is_mount_point(directory):
+        if not is_mount_point(directory):
             linux.mount(directory, directory, flags=linux.MS_BIND)
             linux.mount('none', directory, flags=linux.MS_PRIVATE)
-        if not _is_mount_point(pin):
+        if not is_mount_point(pin):
             os.close(os.open(pin, os.O_CREAT | os.O_CLOEXEC, 0o600))
             _in_thread(lambda: None, _pin_new, pin)
     finally:
@@ -111,7 +111,7 @@ def drop_mount_namespace() -> None:
     """Unpin it; the kernel unmounts everything in it with its last process."""
     directory = place.run('ns')
     for path in (os.path.join(directory, 'mnt'), directory):
-        if os.path.exists(path) and _is_mount_point(path):
+        if os.path.exists(path) and is_mount_point(path):
             linux.umount(path)
 
 
@@ -130,6 +130,21 @@ def with_mounts(steps: collections.abc.Callable[..., T],
         return _in_thread(enter, steps, *args)
     finally:
         os.close(fd)
+
+
+def with_mounts_of(process_fd: int, steps: collections.abc.Callable[..., T],
+                   *args: typing.Any) -> T:
+    """``steps(*args)`` where a container's processes see the file system.
+
+    Its root is the container's: no symbolic link leads out of it.
+
+    :param process_fd: descriptor of its /proc/<pid>/ns/mnt
+    """
+    def enter() -> None:
+        linux.unshare(linux.CLONE_FS)
+        linux.setns(process_fd, linux.CLONE_NEWNS)
+
+    return _in_thread(enter, steps, *args)
 
 
 def with_tree(path: str, steps: collections.abc.Callable[..., T],

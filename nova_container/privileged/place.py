@@ -25,11 +25,14 @@
                                  while it is rescued, rescue.json and its disk
         parked/<id>/             a container that has moved, until the user
                                  confirms that
+        mnt/                     NFS shares of volumes (the service user's)
+        connections/             how volumes were connected (likewise)
         trash/                   containers being removed
     <run_path>/                  gone at reboot
         ns/mnt                   the mount namespace of the containers
         oci/                     the OCI runtime's own state
         exits/<id>               exit code, written by conmon
+        volumes/<id>.json        the device of a connected volume
         disks/<id>               a halted container's disk while it is read
         c/<id>/                  config.json, rootfs/, disk/, run.json, ...
 """

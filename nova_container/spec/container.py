@@ -22,6 +22,7 @@ from nova_container.spec import limits as limits_
 from nova_container.spec import network
 from nova_container.spec import restart as restart_
 from nova_container.spec import signals
+from nova_container.spec import volume as volume_
 
 _ID = re.compile(
     r'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')
@@ -134,6 +135,7 @@ class ContainerSpec:
     nesting: bool = False
     restart: restart_.RestartPolicy = restart_.RestartPolicy()
     health: health_.Healthcheck | None = None
+    volumes: tuple[volume_.Attachment, ...] = ()
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -151,6 +153,7 @@ class ContainerSpec:
             raise exception.InvalidSpec(
                 f'container kind {self.kind!r} is neither {APPLICATION} nor '
                 f'{MACHINE}')
+        volume_.check_distinct(self.volumes)
         if self.kind == MACHINE and self.init:
             raise exception.InvalidSpec(
                 f'a {MACHINE} container has an init of its own; remove '

@@ -160,10 +160,15 @@ def host_state() -> dict[str, list[str]]:
         found.setdefault(kind, []).extend(sorted(items))
 
     for node in cloud()['nodes']:
-        for name in ('containers', 'ids', 'trash', 'layers/tmp', 'spool'):
+        for name in ('containers', 'ids', 'trash', 'layers/tmp', 'spool',
+                     'connections'):
             add(name, _entries(f'{node["state_path"]}/{name}'))
         for name in ('c', 'oci', 'exits'):
             add(f'run/{name}', _entries(f'{node["run_path"]}/{name}'))
+        add('volumes', (name for name in _entries(
+            f'{node["run_path"]}/volumes') if name.endswith('.json')))
+        add('shares', (line for line in _run('cat', '/proc/self/mounts')
+                       if f' {node["state_path"]}/mnt/' in line))
         for hierarchy in _entries('/sys/fs/cgroup'):
             path = f'/sys/fs/cgroup/{hierarchy}/{node["cgroup_parent"]}'
             add('cgroups', (entry for entry in _entries(path)
@@ -185,12 +190,23 @@ def host_state() -> dict[str, list[str]]:
                 if words.startswith(b'conmon') or b'/conmon\0' in words[:64]:
                     if node['run_path'].encode() + b'/' in words:
                         add('monitors', [words.decode()])
-    add('loop devices', (line for line in _run(
-        'losetup', '--list', '--noheadings', '--output', 'BACK-FILE')
-        # Other mount namespaces have files of that name, too.
-        if line.startswith(cloud()['dir'])
-        and (line.endswith('(deleted)') or os.path.exists(line.strip()))))
+    add('loop devices', _loop_files())
+    add('mapped', (str(path) for path in
+                   pathlib.Path('/dev/rbd').glob('*/*')))
     return {kind: items for kind, items in found.items() if items}
+
+
+def _loop_files() -> list[str]:
+    """Files of the cloud on loop devices; others may have the same names."""
+    found = []
+    for line in _run('losetup', '--list', '--noheadings', '--raw', '--output',
+                     'BACK-INO,BACK-FILE'):
+        number, _, path = line.partition(' ')
+        with contextlib.suppress(OSError):
+            if path.startswith((cloud()['dir'], '/run/nova-container-cloud/')
+                               ) and os.stat(path).st_ino == int(number):
+                found.append(path)
+    return found
 
 
 def _metadata_ports(node: dict) -> set[str]:
@@ -292,6 +308,18 @@ class CloudTestCase(unittest.TestCase):
             found = self.user.compute.get_server(server)
             if found.status != 'BUILD' and found.task_state is None:
                 return found.status
+
+    def execute(self, server, *command: str, check: bool = True):
+        """A command in a server's container; what the process became.
+
+        Through the operator's command on the node: Nova has none.
+        """
+        host = self.admin.compute.get_server(server.id).compute_host
+        (node,) = (node for node in cloud()['nodes'] if node['name'] == host)
+        return subprocess.run(
+            [f'{cloud()["venv"]}/bin/nova-container', 'exec',
+             '--config-file', node['config'], server.id, *command],
+            check=check, text=True, capture_output=True, timeout=_TIMEOUT)
 
     def delete(self, server) -> None:
         """Remove a server and wait until Nova has done so."""

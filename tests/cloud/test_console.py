@@ -9,51 +9,12 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
-import re
 from urllib import parse
 
 import websocket
 
-from nova_container.runtime import console_input
 from tests.cloud import base
-
-_TIMEOUT = 60
-
-
-class Terminal:
-    """A terminal emulator on the web socket of nova-serialproxy."""
-
-    def __init__(self, url: str, size=(24, 80), **options):
-        self.seen = b''
-        self.socket = websocket.create_connection(
-            url, timeout=_TIMEOUT, subprotocols=['binary'],
-            http_no_proxy=[parse.urlsplit(url).hostname], **options)
-        self.read(re.escape(console_input.ASK_SIZE))
-        self.type('\x1b[{};{}R'.format(*size))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.socket.close()
-
-    def type(self, text: str) -> None:
-        self.socket.send_binary(text.encode())
-
-    def read(self, wanted: bytes) -> bytes:
-        """What was shown until the pattern came, and not after."""
-        while not (found := re.search(wanted, self.seen)):
-            chunk = self.socket.recv()
-            if not chunk:
-                raise AssertionError(f'{wanted} is not in {self.seen}')
-            self.seen += chunk
-        text, self.seen = self.seen[:found.end()], self.seen[found.end():]
-        return text
-
-    def rest(self) -> bytes:
-        while chunk := self.socket.recv():
-            self.seen += chunk
-        return self.seen
+from tests.cloud import terminal
 
 
 class SerialConsoleTest(base.CloudTestCase):
@@ -68,14 +29,15 @@ class SerialConsoleTest(base.CloudTestCase):
         server = self.active(self.boot(self.busybox(), metadata={
             'container:stop_signal': 'KILL'}))
         url = self.url(server)
-        with Terminal(url, size=(33, 77)) as one:
+        with terminal.Terminal(url, size=(33, 77)) as one:
             one.type('stty size; word=kept; echo $((6*7)).\r')
             self.assertIn(b'33 77', one.read(rb'42\.'))
-            with Terminal(url, origin='http://127.0.0.1:8080') as other:
+            with terminal.Terminal(
+                    url, origin='http://127.0.0.1:8080') as other:
                 other.type('echo $word $((40+3)).\r')
                 other.read(rb'kept 43\.')
                 one.read(rb'kept 43\.')
-        with Terminal(self.url(server)) as again:
+        with terminal.Terminal(self.url(server)) as again:
             again.type('echo $word $((40+4)).\r')
             again.read(rb'kept 44\.')
             self.user.compute.stop_server(server)
@@ -84,9 +46,9 @@ class SerialConsoleTest(base.CloudTestCase):
         self.assertRaisesRegex(Exception, 'not ready', self.url, server)
         self.user.compute.start_server(server)
         self.assertEqual('ACTIVE', self.settled(server))
-        with Terminal(self.url(server)) as fresh:
+        with terminal.Terminal(self.url(server)) as fresh:
             fresh.type('echo $((40+5)).\r')
             fresh.read(rb'45\.')
         with self.assertRaises((AssertionError,
                                 websocket.WebSocketException)):
-            Terminal(url[:-4] + 'beef')
+            terminal.Terminal(url[:-4] + 'beef')

@@ -51,12 +51,12 @@ class Down:
         log.parent.mkdir(parents=True, exist_ok=True)
         work = [('stop OpenStack services', self.stop_services),
                 ('end containers', lambda: self.end_containers(log, purge)),
+                ('detach loop devices', self.detach_loops),
                 ('stop databases and Open vSwitch', self.stop_supervisor),
                 ('end stray processes', self.end_processes),
                 ('remove nodes', self.remove_nodes),
                 ('remove links', network.remove_links),
                 ('remove control groups', self.remove_cgroups),
-                ('detach loop devices', self.detach_loops),
                 ('restore policy-rc.d', packages.restore_policy)]
         if purge:
             work.append(('purge', lambda: self.purge(log)))
@@ -114,7 +114,7 @@ class Down:
         compute_node.remove_shared_mount(self.layout)
         block_storage.remove_links(self.layout)
         compute_node.unmount_below(self.layout.run)
-        compute_node.unmount_below(self.layout.root)
+        compute_node.unmount_below(self.layout.data)
         shutil.rmtree(self.layout.run, ignore_errors=True)
 
     def remove_cgroups(self) -> bool:
@@ -132,16 +132,28 @@ class Down:
         return removed
 
     def detach_loops(self) -> bool:
-        found = command.output(
-            ['losetup', '--list', '--json', '--output', 'NAME,BACK-FILE'])
+        found = command.output(['losetup', '--list', '--json', '--output',
+                                'NAME,BACK-FILE,BACK-INO'])
         devices: list[dict[str, ty.Any]] = (
             json.loads(found)['loopdevices'] if found.strip() else [])
-        ours = [d['name'] for d in devices if any(pathlib.Path(
-            d['back-file'] or '/').is_relative_to(top)
-            for top in (self.layout.root, self.layout.run))]
-        for device in ours:
-            command.output(['losetup', '--detach', device])
+        ours = [device['name'] for device in devices if self._is_ours(device)]
+        for name in ours:
+            command.output(['losetup', '--detach', name])
         return bool(ours)
+
+    def _is_ours(self, device: dict[str, ty.Any]) -> bool:
+        """Whether the file is below our directories, also to the kernel.
+
+        A file of that name in another mount namespace is another's.
+        """
+        path = pathlib.Path(device['back-file'] or '/')
+        if not any(path.is_relative_to(top)
+                   for top in (self.layout.root, self.layout.run)):
+            return False
+        try:
+            return path.stat().st_ino == int(device['back-ino'])
+        except OSError:
+            return False
 
     def purge(self, log: pathlib.Path) -> None:
         """Remove every file of the cloud. Debian packages stay."""

@@ -39,7 +39,7 @@ SERVICES = (
 VOLUMES = (
     'ceph-common', 'ceph-mgr', 'ceph-mon', 'ceph-osd', 'fuse3',
     'python3-rados', 'python3-rbd', 'qemu-block-extra',
-    'qemu-system-common', 'qemu-utils',
+    'qemu-system-common', 'qemu-utils', 'xfsprogs',
 )
 
 POLICY = pathlib.Path('/usr/sbin/policy-rc.d')

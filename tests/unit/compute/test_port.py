@@ -85,3 +85,30 @@ class InterfaceTest(unittest.TestCase):
             with self.assertRaisesRegex(exception.NetworkFailed,
                                         'f151f10a'):
                 port.interface(given, 0)
+
+
+class NameServersTest(unittest.TestCase):
+
+    def servers(self, *vifs):
+        return port.name_servers(list(vifs)).servers
+
+    def test_those_of_the_subnets_each_once(self):
+        one = subnet('10.0.0.0/24', '10.0.0.5')
+        one['dns'] = [model.IP(address=a) for a in ('1.1.1.1', 'fd00::9')]
+        other = subnet('10.1.0.0/24', '10.1.0.5')
+        other['dns'] = [model.IP(address=a) for a in ('2.2.2.2', '1.1.1.1')]
+        self.assertEqual(('1.1.1.1', 'fd00::9', '2.2.2.2'),
+                         self.servers(vif(one), vif(other)))
+
+    def test_dhcp_agent(self):
+        one = subnet('10.0.0.0/24', '10.0.0.5')
+        one['meta'] = {'dhcp_server': '10.0.0.2'}
+        self.assertEqual(('10.0.0.2',), self.servers(vif(one)))
+
+    def test_ovn(self):
+        details = {'bound_drivers': {'0': 'ovn'}}
+        self.assertEqual(('169.254.169.254',),
+                         self.servers(vif(V4, V6, details=details)))
+        self.assertEqual((), self.servers(vif(V6, details=details)))
+        self.assertEqual((), self.servers(vif(V4)))
+        self.assertEqual((), self.servers())

@@ -1,0 +1,86 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The volume methods of ComputeDriver; its docstrings are their contract."""
+
+from nova import exception as nova_exception
+from nova import objects
+from nova.volume import cinder
+
+from nova_container.compute import device_metadata
+from nova_container.compute import fault
+from nova_container.compute import volumes
+from nova_container import exception
+
+# Nova's own name would be that of an IDE or SCSI disk.
+_ROOT_DEVICE = '/dev/vda'
+
+
+def _tag(context, instance, connection_info) -> str | None:
+    try:
+        return objects.BlockDeviceMapping.get_by_volume_and_instance(
+            context, volumes.volume_id(connection_info), instance.uuid).tag
+    except nova_exception.VolumeBDMNotFound:
+        return None
+
+
+class VolumeMixin:
+    """Attaches volumes to instances and takes them away."""
+
+    def get_volume_connector(self, instance):
+        return volumes.properties()
+
+    def default_root_device_name(self, instance, image_meta, root_bdm):
+        return _ROOT_DEVICE
+
+    def attach_volume(self, context, connection_info, instance, mountpoint,
+                      disk_bus=None, device_type=None, encryption=None):
+        tag = _tag(context, instance, connection_info)
+        with fault.translated(instance):
+            volumes.attach(instance, connection_info, mountpoint, tag)
+        if tag:
+            device_metadata.save(context, instance)
+
+    def detach_volume(self, context, connection_info, instance, mountpoint,
+                      encryption=None):
+        with fault.translated(instance):
+            volumes.detach(instance, connection_info, mountpoint)
+
+    def extend_volume(self, context, connection_info, instance,
+                      requested_size):
+        with fault.translated(instance):
+            volumes.extend(connection_info, requested_size)
+
+    def swap_volume(self, context, old_connection_info, new_connection_info,
+                    instance, mountpoint, resize_to):
+        with fault.translated(instance):
+            volumes.swap(instance, old_connection_info, new_connection_info,
+                         mountpoint)
+
+    def volume_snapshot_create(self, context, instance, volume_id,
+                               create_info):
+        # Cinder waits for the status, for ever if need be.
+        cinder.API().update_snapshot_status(
+            context, create_info['snapshot_id'], 'error')
+        with fault.translated(instance):
+            raise exception.InvalidSpec(
+                f'volume {volume_id} is on a share, where a snapshot needs '
+                'the volume detached from the server')
+
+    def volume_snapshot_delete(self, context, instance, volume_id,
+                               snapshot_id, delete_info):
+        cinder.API().update_snapshot_status(context, snapshot_id,
+                                            'error_deleting')
+        with fault.translated(instance):
+            raise exception.InvalidSpec(
+                f'snapshot {snapshot_id} is on a share, where deleting it '
+                'needs the volume detached from the server')

@@ -1,0 +1,132 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What a killed service left of attaching and detaching volumes.
+
+Nova answers the user before it begins, and nobody asks it again: a volume
+whose nova-compute is killed meanwhile stays ``detaching`` or ``reserved``. So
+some time after a start, when what was still in the queue has been worked off,
+such volumes of this host's servers are looked for, and the detaching is
+finished, the attaching taken back.
+"""
+
+import datetime
+
+from nova.compute import vm_states
+from nova import context as nova_context
+from nova import exception as nova_exception
+from nova import objects
+from nova import utils as nova_utils
+from nova.virt import block_device as driver_block_device
+from nova.volume import cinder
+from oslo_log import log
+from oslo_utils import timeutils
+
+from nova_container.compute import volumes
+from nova_container import exception
+from nova_container.runtime import schedule
+from nova_container.runtime import state
+
+LOG = log.getLogger(__name__)
+
+# Seconds after the start, and between attempts when Cinder is away.
+_DELAY = 20
+_AGAIN = 60
+_ATTEMPTS = 10
+
+_DETACHING = ('detaching',)
+_ATTACHING = ('reserved', 'attaching')
+
+
+class Finisher:
+    """Looks once after each start of the service.
+
+    :param driver: what Nova detaches volumes with
+    """
+
+    def __init__(self, driver):
+        self._driver = driver
+        self._started = timeutils.utcnow()
+        self._cinder = cinder.API()
+        self._schedule = schedule.Schedule(self._due, 'volume-recovery')
+        self._schedule.after(_DELAY, _ATTEMPTS)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._schedule.stop()
+
+    def _due(self, attempts: int) -> None:
+        try:
+            self._finish(nova_context.get_admin_context())
+        except Exception:
+            if attempts <= 1:
+                raise
+            LOG.warning('Looking for volumes that are half attached failed; '
+                        'it is tried again', exc_info=True)
+            self._schedule.after(_AGAIN, attempts - 1)
+
+    def _finish(self, context) -> None:
+        stuck = {}
+        for status in (*_DETACHING, *_ATTACHING):
+            for volume in self._cinder.get_all(context, search_opts={
+                    'all_tenants': True, 'status': status}):
+                stuck[volume['id']] = volume
+        ids = state.ids()
+        if not stuck or not ids:
+            return
+        found = objects.BlockDeviceMappingList.bdms_by_instance_uuid(context,
+                                                                     ids)
+        for server, mappings in found.items():
+            for mapping in mappings:
+                if mapping.is_volume and mapping.volume_id in stuck:
+                    self._finish_one(context, server, mapping)
+
+    def _finish_one(self, context, server: str, mapping) -> None:
+        @nova_utils.synchronized(server)
+        def alone() -> None:
+            # Nova's own work on the instance's volumes holds the lock, too.
+            volume = self._cinder.get(context, mapping.volume_id)
+            instance = objects.Instance.get_by_uuid(context, server)
+            if (self._since(volume) or instance.task_state is not None
+                    or instance.vm_state == vm_states.BUILDING):
+                return
+            if volume['status'] in _DETACHING:
+                LOG.warning('Detaching volume %s was interrupted; it is '
+                            'finished now', volume['id'], instance=instance)
+                driver_block_device.convert_volume(mapping).detach(
+                    context, instance, self._cinder, self._driver,
+                    destroy_bdm=True)
+                mapping.destroy()
+            elif volume['status'] in _ATTACHING:
+                LOG.warning('Attaching volume %s was interrupted; it is '
+                            'taken back now', volume['id'],
+                            instance=instance)
+                self._take_back(context, instance, mapping)
+        try:
+            alone()
+        except (nova_exception.NovaException, exception.ContainerError):
+            LOG.exception('Volume %s is half attached to server %s, and '
+                          'setting that right failed', mapping.volume_id,
+                          server)
+
+    def _since(self, volume: dict) -> bool:
+        """Whether it was asked for after this service had started."""
+        changed = volume.get('updated_at') or volume['created_at']
+        if isinstance(changed, str):
+            changed = datetime.datetime.fromisoformat(changed)
+        return timeutils.normalize_time(changed) > self._started
+
+    def _take_back(self, context, instance, mapping) -> None:
+        volumes.forget(instance, mapping.volume_id)
+        if mapping.attachment_id:
+            self._cinder.attachment_delete(context, mapping.attachment_id)
+        mapping.destroy()

@@ -1,0 +1,324 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import uuid
+
+from nova_container import exception
+from nova_container.privileged import place
+from nova_container.privileged import volume as privileged_volume
+from nova_container.runtime import engine
+from nova_container.runtime import volume
+from nova_container.spec import command
+from nova_container.spec import volume as volume_spec
+from tests.functional import base
+
+_MIB = 1 << 20
+FOREVER = ('/bin/sleep', '1000000')
+
+
+class VolumeTestCase(base.RuntimeTestCase):
+    """A loop device stands for what os-brick connects."""
+
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(tempfile.mkdtemp(dir='/var/tmp'))
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def device(self, size: int = 64 * _MIB) -> str:
+        """A blank block device."""
+        image = self.directory / uuid.uuid4().hex
+        with open(image, 'wb') as file:
+            file.truncate(size)
+        device = subprocess.run(
+            ['losetup', '--find', '--show', image], check=True, text=True,
+            capture_output=True).stdout.strip()
+        self.addCleanup(subprocess.run, ['losetup', '--detach', device],
+                        check=True)
+        return device
+
+    def connected(self, device: str | None = None,
+                  read_only: bool = False) -> str:
+        """The id of a volume that is connected."""
+        name = str(uuid.uuid4())
+        volume.connect(name, device or self.device(), read_only)
+        self.addCleanup(volume.disconnect, name)
+        return name
+
+    def attach(self, container_id: str, name: str, **fields) -> None:
+        fields.setdefault('device', 'vdb')
+        volume.attach(container_id, volume_spec.Attachment(name, **fields))
+        self.addCleanup(engine.undefine, container_id)
+
+    def inside(self, container_id: str, script: str) -> str:
+        done = engine.execute(container_id, command.Command(
+            args=('/bin/sh', '-ec', script)))
+        self.assertEqual(0, done.exit_code, done.stderr)
+        return done.stdout.decode().strip()
+
+
+class DeviceTest(VolumeTestCase):
+
+    def test_hot(self):
+        device = self.device()
+        name = self.connected(device)
+        container_id = self.run_container(*FOREVER)
+        self.attach(container_id, name)
+        self.assertEqual(str(64 * _MIB), self.inside(
+            container_id, 'blockdev --getsize64 /dev/vdb'))
+        self.inside(container_id, 'echo hello | dd of=/dev/vdb conv=fsync')
+        self.assertEqual('0 0 660', self.inside(
+            container_id, 'stat -c "%u %g %a" /dev/vdb'))
+        # Again, as after a kill.
+        self.attach(container_id, name)
+        volume.detach(container_id, name)
+        self.assertEqual('', self.inside(
+            container_id, 'ls /dev | grep vdb || true'))
+        volume.detach(container_id, name)
+        with open(device, 'rb') as file:
+            self.assertEqual(b'hello\n', file.read(6))
+
+    def test_from_the_start(self):
+        name = self.connected()
+        container_id = self.define(*FOREVER)
+        self.attach(container_id, name, device='vdz')
+        for _ in '12':
+            engine.create(container_id)
+            engine.start(container_id)
+            self.assertEqual('60', self.inside(
+                container_id, 'dd if=/dev/vdz bs=1M 2>/dev/null | wc -c '
+                '| cut -c 1-1; stat -c %h /dev/vdz >/dev/null; echo 0'
+            ).replace('\n', ''))
+            engine.halt(container_id)
+
+    def test_read_only(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        self.attach(container_id, name, read_only=True)
+        self.inside(container_id, 'dd if=/dev/vdb bs=4k count=1 of=/dev/null')
+        done = engine.execute(container_id, command.Command(
+            args=('/bin/dd', 'if=/dev/zero', 'of=/dev/vdb', 'count=1')))
+        self.assertNotEqual(0, done.exit_code)
+
+    def test_other_devices_stay_closed(self):
+        device = self.device()
+        number = os.stat(device).st_rdev
+        container_id = self.run_container(*FOREVER)
+        self.attach(container_id, self.connected())
+        done = engine.execute(container_id, command.Command(
+            args=('/bin/mknod', '/tmp/x', 'b', str(os.major(number)),
+                  str(os.minor(number)))))
+        self.assertNotEqual(0, done.exit_code)
+
+    def test_something_in_its_place(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        self.inside(container_id, 'ln -s /etc/passwd /dev/vdb')
+        with self.assertRaisesRegex(exception.InvalidSpec, 'that name'):
+            self.attach(container_id, name)
+        # It is not attached after that, and can be elsewhere.
+        self.attach(container_id, name, device='vdc')
+
+    def test_open_device(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        self.attach(container_id, name)
+        self.inside(container_id, 'sleep 1000000 < /dev/vdb >/dev/null 2>&1 '
+                    '& echo $! > /tmp/pid')
+        with self.assertRaisesRegex(exception.StateConflict, 'open'):
+            volume.detach(container_id, name)
+        self.inside(container_id, 'kill -9 $(cat /tmp/pid); while [ -e '
+                    '/proc/$(cat /tmp/pid)/fd/0 ]; do sleep 0.1; done')
+        volume.detach(container_id, name)
+
+    def test_copy(self):
+        first, second = self.device(), self.device(96 * _MIB)
+        with open(first, 'r+b') as file:
+            file.seek(10 * _MIB)
+            file.write(b'content')
+        names = [self.connected(first), self.connected(second)]
+        volume.copy(*names)
+        with open(second, 'rb') as file:
+            file.seek(10 * _MIB)
+            self.assertEqual(b'content', file.read(7))
+        with self.assertRaisesRegex(exception.StateConflict, 'smaller'):
+            volume.copy(*reversed(names))
+
+
+class ConnectTest(VolumeTestCase):
+    """nova-compute cannot have a tenant get what is the host's."""
+
+    def refused(self, path: str, words: str,
+                error=exception.InvalidSpec) -> None:
+        with self.assertRaisesRegex(error, words):
+            volume.connect(str(uuid.uuid4()), path, False)
+
+    def test_paths(self):
+        self.refused('/etc/shadow', 'neither')
+        self.refused('/dev/null', 'not a block device')
+        self.refused('/dev/../etc/shadow', 'neither')
+        share = place.state('mnt', 32 * 'a')
+        os.mkdir(share)
+        self.addCleanup(os.rmdir, share)
+        self.refused(f'{share}/volume', 'nothing is mounted',
+                     exception.StateConflict)
+
+    def test_link_on_a_share(self):
+        share = place.state('mnt', 32 * 'b')
+        os.mkdir(share)
+        subprocess.run(['mount', '--bind', self.directory, share], check=True)
+        self.addCleanup(os.rmdir, share)
+        self.addCleanup(volume.unmount_share, 32 * 'b')
+        os.symlink('/etc/shadow', self.directory / 'volume')
+        with self.assertRaises(OSError):
+            volume.connect(str(uuid.uuid4()), f'{share}/volume', False)
+
+    def test_mounted_device(self):
+        device = self.device()
+        subprocess.run(['mke2fs', '-q', device], check=True)
+        target = self.directory / 'mnt'
+        target.mkdir()
+        subprocess.run(['mount', device, target], check=True)
+        self.addCleanup(subprocess.run, ['umount', target], check=True)
+        self.refused(device, 'still in use', exception.StateConflict)
+
+    def test_file_on_a_share(self):
+        """It gets a loop device, which goes with it."""
+        share = place.state('mnt', 32 * 'c')
+        os.mkdir(share)
+        subprocess.run(['mount', '--bind', self.directory, share], check=True)
+        self.addCleanup(os.rmdir, share)
+        image = self.directory / 'volume'
+        with open(image, 'wb') as file:
+            file.truncate(32 * _MIB)
+        name = str(uuid.uuid4())
+        self.assertEqual(32 * _MIB, volume.connect(name, f'{share}/volume',
+                                                   False))
+        self.assertFalse(volume.unmount_share(32 * 'c'))
+        os.truncate(image, 48 * _MIB)
+        self.assertEqual(48 * _MIB, volume.take_size(name))
+        # One that nobody remembers goes at the next start.
+        os.unlink(place.run('volumes', f'{name}.json'))
+        privileged_volume.recover()
+        self.assertEqual([], base.backing_files(f'{share}/volume'))
+        self.assertTrue(volume.unmount_share(32 * 'c'))
+
+
+class MountTest(VolumeTestCase):
+
+    def test_blank_volume(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        self.attach(container_id, name, path='/var/lib/data')
+        self.assertEqual('', self.inside(container_id,
+                                         'ls -A /var/lib/data'))
+        self.inside(container_id, 'echo kept > /var/lib/data/file; '
+                    'chown 33:34 /var/lib/data/file')
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('33 34', self.inside(
+            container_id, 'stat -c "%u %g" /var/lib/data/file'))
+        volume.detach(container_id, name)
+        self.assertEqual('', self.inside(container_id,
+                                         'ls -A /var/lib/data'))
+        # Other ids outside, the same inside.
+        other = self.run_container(*FOREVER)
+        self.attach(other, name, path='/mnt', read_only=True)
+        self.assertEqual('kept 33 34', self.inside(
+            other, 'echo $(cat /mnt/file) $(stat -c "%u %g" /mnt/file)'))
+        done = engine.execute(other, command.Command(
+            args=('/bin/touch', '/mnt/new')))
+        self.assertIn(b'Read-only', done.stderr)
+
+    def test_owner_of_the_directory(self):
+        name = self.connected()
+        container_id = self.define(*FOREVER)
+        self.attach(container_id, name, path='/tmp')
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('0 1777', self.inside(container_id,
+                                               'stat -c "%u %a" /tmp'))
+
+    def test_busy(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        self.attach(container_id, name, path='/data')
+        self.inside(container_id, 'cd /data; sleep 1000000 >/dev/null 2>&1 '
+                    '& echo $! > /tmp/pid')
+        with self.assertRaisesRegex(exception.StateConflict, 'in use'):
+            volume.detach(container_id, name)
+        engine.halt(container_id)
+        volume.detach(container_id, name)
+
+    def test_what_it_holds(self):
+        device = self.device()
+        with open(device, 'r+b') as file:
+            file.seek(_MIB // 2)
+            file.write(b'x')
+        container_id = self.run_container(*FOREVER)
+        with self.assertRaisesRegex(exception.InvalidSpec, 'neither ext4'):
+            self.attach(container_id, self.connected(device), path='/data')
+        broken = self.device()
+        with open(broken, 'r+b') as file:
+            file.seek(1024)
+            file.write(b'\xff' * 56 + b'\x53\xef' + b'\xff' * 966)
+        with self.assertRaisesRegex(exception.ContainerError, 'e2fsck|damag'):
+            self.attach(container_id, self.connected(broken), path='/data')
+        with self.assertRaisesRegex(exception.InvalidSpec, 'read-only'):
+            self.attach(container_id, self.connected(), path='/data',
+                        read_only=True)
+
+    def test_link_in_its_place(self):
+        """What a tenant puts in the way leads nowhere outside."""
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        self.inside(container_id, 'ln -s ../../../srv /link')
+        with self.assertRaises(exception.InvalidSpec):
+            self.attach(container_id, name, path='/link')
+        self.attach(container_id, name, path='/link/inside')
+        self.inside(container_id, 'echo x > /srv/inside/file')
+        self.assertFalse(os.path.exists('/srv/inside'))
+        engine.halt(container_id)
+
+    def test_not_wanted_by_the_operator(self):
+        base.CONF.set_override('volume_file_systems', [], 'container')
+        self.addCleanup(base.CONF.clear_override, 'volume_file_systems',
+                        'container')
+        container_id = self.run_container(*FOREVER)
+        with self.assertRaisesRegex(exception.HostUnsupported,
+                                    'volume_file_systems'):
+            self.attach(container_id, self.connected(), path='/data')
+
+    def test_grown_device(self):
+        image_size = 64 * _MIB
+        device = self.device(image_size)
+        name = self.connected(device)
+        container_id = self.define(*FOREVER)
+        self.attach(container_id, name, path='/data')
+        engine.create(container_id)
+        engine.start(container_id)
+        self.inside(container_id, 'echo kept > /data/file')
+        engine.halt(container_id)
+        (image,) = self.directory.iterdir()
+        os.truncate(image, 2 * image_size)
+        self.assertEqual(2 * image_size, volume.take_size(name))
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('kept', self.inside(container_id,
+                                             'cat /data/file'))
+        self.assertGreater(int(self.inside(
+            container_id, 'df -k /data | tail -1').split()[1]), 100 * 1024)
