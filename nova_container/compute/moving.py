@@ -181,15 +181,20 @@ class MovingMixin:
                 pack(self._images, instance, flavor, spool, fd, same_host)
                 if same_host:
                     self._kept[instance.uuid] = file.pop_all(), spool, fd
+                    undo.callback(self._drop_kept, instance)
                 else:
                     undo.callback(self._courier.forget, instance)
                     os.lseek(fd, 0, os.SEEK_SET)
                     with open(fd, 'rb', closefd=False) as archive:
                         self._courier.send(instance, archive)
+            volumes.disconnect_all(context, instance)
             engine.park(instance.uuid)
             undo.pop_all()
-            volumes.disconnect_all(context, instance)
         return json.dumps({})
+
+    def _drop_kept(self, instance):
+        whole, _, _ = self._kept.pop(instance.uuid)
+        whole.close()
 
     def finish_migration(self, context, migration, instance, disk_info,
                          network_info, image_meta, resize_instance,
