@@ -37,7 +37,26 @@ a Unix socket below it may not exceed 107 bytes.
         regex=r'^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$',
         help="""
 Name of the control group that holds this service's containers, directly below
-the root of each hierarchy. Two compute services on one machine need two.
+the root of each hierarchy; with systemd as cgroup manager that is a slice of
+this name, with ``_`` for each ``-``. Two compute services on one machine need
+two.
+"""),
+    cfg.StrOpt(
+        'cgroup_manager', default='auto',
+        choices=[('auto', 'systemd where it runs on cgroup v2 alone, '
+                  'cgroupfs elsewhere'),
+                 ('systemd', 'scopes of a slice, made by systemd'),
+                 ('cgroupfs', 'directories, made by the OCI runtime')],
+        help="""
+Who makes the control groups of containers. With systemd each container is a
+scope, which ``systemctl status`` and ``systemd-cgls`` show. Change it only
+while no container runs.
+"""),
+    cfg.StrOpt(
+        'apparmor_profile', default='auto',
+        help="""
+The AppArmor profile that confines containers: the name of one that is loaded;
+``none``; or ``auto``, which is nova-container-default if that is loaded.
 """),
     cfg.StrOpt(
         'oci_runtime', default='auto',

@@ -17,6 +17,7 @@ They have no network but their own loopback.
 """
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -114,7 +115,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.detach and args.rm:
         raise exception.InvalidSpec(
             '--rm needs this command to wait for the end; leave out --detach')
-    with _local():
+    with contextlib.ExitStack() as starting:
+        starting.enter_context(_local())
         wishes = {f'container:env:{name}': value
                   for name, value in process_.environment(args.env)}
         for word in ('user', 'workdir', 'entrypoint'):
@@ -140,16 +142,27 @@ def _run(args: argparse.Namespace) -> int:
             undo.callback(engine.undefine, container_id)
             engine.define(spec)
             engine.create(container_id)
-            engine.start(container_id)
-            undo.pop_all()
+
+            def begin() -> None:
+                engine.start(container_id)
+                undo.pop_all()
+                starting.close()
+
+            if args.tty and not args.detach:
+                return _wait(container_id, args.rm, begin)
+            begin()
     if args.detach:
         print(container_id)
         return 0
-    return _wait(container_id, args.rm, args.tty)
+    return _wait(container_id, args.rm)
 
 
-def _wait(container_id: str, remove: bool, terminal: bool) -> int:
-    """Show what the container writes until it ends; its exit code."""
+def _wait(container_id: str, remove: bool,
+          begin: Callable[[], None] | None = None) -> int:
+    """Show what the container writes until it ends; its exit code.
+
+    :param begin: starts it, once its terminal is connected to ours
+    """
     def stop(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
@@ -159,8 +172,8 @@ def _wait(container_id: str, remove: bool, terminal: bool) -> int:
         if remove:
             end.callback(engine.undefine, container_id)
         try:
-            if terminal:
-                process_.attach(container_id)
+            if begin is not None:
+                process_.attach(container_id, begin)
             else:
                 logs.Follower(container_id, from_start=True).run()
         except BaseException:

@@ -15,6 +15,7 @@
 """
 
 import argparse
+from collections.abc import Callable
 import os
 import sys
 
@@ -62,11 +63,15 @@ def _exec(args: argparse.Namespace) -> int:
         args.tty)
 
 
-def attach(container_id: str) -> int:
-    """Connect this terminal to a container; its exit code, 0 if detached."""
+def attach(container_id: str,
+           begin: Callable[[], None] | None = None) -> int:
+    """Connect this terminal to a container; its exit code, 0 if detached.
+
+    :param begin: called once connected
+    """
     detached = attachment.interact(
         container_id, sys.stdin.fileno(), sys.stdout.fileno(),
-        sys.stderr.fileno())
+        sys.stderr.fileno(), begin)
     if detached:
         return 0
     code = state.read(container_id).exit_code

@@ -90,6 +90,7 @@ class Rights:
     """One answer to each question that config.json asks.
 
     :param seccomp: None for no filter
+    :param confined: by the host's AppArmor profile, which lets nobody mount
     :param own_cgroup: the container may divide its control group further
     """
 
@@ -98,6 +99,7 @@ class Rights:
     masked_paths: tuple[str, ...] = MASKED_PATHS
     readonly_paths: tuple[str, ...] = READONLY_PATHS
     sys_writable: bool = False
+    confined: bool = True
     own_cgroup: bool = False
     devices: tuple[Device, ...] = ()
 
@@ -108,7 +110,7 @@ def of(spec: container.ContainerSpec) -> Rights:
     if spec.nesting or spec.privileged:
         rights = Rights(capabilities=ALL_CAPABILITIES,
                         seccomp=seccomp.NESTING, masked_paths=(),
-                        readonly_paths=(), own_cgroup=True)
+                        readonly_paths=(), confined=False, own_cgroup=True)
     if spec.nesting:
         rights = dataclasses.replace(rights, devices=NESTING_DEVICES)
     if spec.privileged:

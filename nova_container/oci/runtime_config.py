@@ -75,13 +75,15 @@ class HostSide:
 
     :param rootfs: path of the mounted root file system
     :param ids: the container's user namespace
-    :param cgroup: path of its control group below each hierarchy's root
+    :param cgroup: path of its control group below each hierarchy's root, or
+        systemd's ``slice:prefix:name``
     :param files: files and directories to bind read-write: (path on the
         host, in the container)
     :param open_files_max: the host's own hard limit
     :param machine: as uname(2) names it
     :param init: path of the small init, where the spec wants one
     :param devices: devices of the host that exist, by path
+    :param apparmor: name of a profile that the kernel has
     :param block_devices: those of volumes
     :param fixed_device_rules: the control group's rules on devices cannot be
         changed later, when volumes come
@@ -96,9 +98,13 @@ class HostSide:
     machine: str
     init: str | None = None
     devices: tuple[str, ...] = ()
+    apparmor: str | None = None
     block_devices: tuple[BlockDevice, ...] = ()
     fixed_device_rules: bool = False
 
+
+# crun by itself puts a container into a group within its scope; runc does not.
+_ANNOTATIONS = {'run.oci.systemd.subgroup': ''}
 
 # Where the small init is bound in the container.
 _INIT = '/dev/init'
@@ -255,6 +261,7 @@ def build(spec: container.ContainerSpec,
             'noNewPrivileges': False,
         },
         'mounts': _mounts(spec, rights, host),
+        'annotations': dict(_ANNOTATIONS),
         'linux': {
             'namespaces': [{'type': kind} for kind in _NAMESPACES],
             'uidMappings': mapping,
@@ -271,6 +278,8 @@ def build(spec: container.ContainerSpec,
             'readonlyPaths': list(rights.readonly_paths),
         },
     }
+    if rights.confined and host.apparmor is not None:
+        config['process']['apparmorProfile'] = host.apparmor
     if rights.seccomp is not None:
         config['linux']['seccomp'] = seccomp.profile(host.machine,
                                                      rights.seccomp)

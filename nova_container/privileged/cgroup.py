@@ -23,10 +23,9 @@ import os
 import re
 
 from nova_container.privileged import place
+from nova_container.privileged import systemd
 
 ROOT = '/sys/fs/cgroup'
-
-_MONITORS = 'monitors'
 
 
 def hierarchies() -> list[str]:
@@ -52,12 +51,15 @@ def adopt_monitor(pid: int) -> None:
     in the root group, which nothing limits or ends, it stays: each move waits
     for the whole kernel.
     """
+    if systemd.manages():
+        systemd.adopt_monitor(pid)
+        return
     groups = _groups(pid)
     for number, root in enumerate(hierarchies()):
         name = os.path.basename(root)
         if number and groups.get('' if name == 'unified' else name) == '/':
             continue
-        group = root + place.cgroup(_MONITORS)
+        group = root + place.cgroup(systemd.MONITORS)
         os.makedirs(group, exist_ok=True)
         if os.path.basename(root) == 'cpuset':
             _inherit_cpuset(root, group)
@@ -97,7 +99,7 @@ def members(container_id: str) -> set[int]:
 
 def monitors() -> set[int]:
     """Process ids of the monitors."""
-    return _pids(place.cgroup(_MONITORS))
+    return _pids(place.cgroup(systemd.MONITORS))
 
 
 # Kernel documentation, cgroup-v2.rst, "Model of Delegation".
@@ -209,6 +211,8 @@ def remove(container_id: str) -> None:
 
 def remove_all() -> None:
     """Remove the parents too, once no container and monitor is left."""
+    if systemd.manages():
+        systemd.remove_all()
     for root in hierarchies():
         _remove_tree(root + place.cgroup())
 

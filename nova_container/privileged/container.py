@@ -40,6 +40,7 @@ import uuid
 from nova_container import exception
 from nova_container.oci import rights as rights_
 from nova_container.oci import runtime_config
+from nova_container.privileged import apparmor
 from nova_container.privileged import block
 from nova_container.privileged import cgroup
 from nova_container.privileged import console_log
@@ -54,6 +55,7 @@ from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process
+from nova_container.privileged import systemd
 from nova_container.privileged import userns
 from nova_container.privileged import volume
 from nova_container.spec import codec
@@ -148,6 +150,8 @@ def setup(user: int, group: int) -> None:
         directory(place.run(name), 0o700, (0, 0))
     namespace.ensure_mount_namespace()
     oci_runtime.runtime()
+    systemd.require()
+    apparmor.profile()
 
 
 def _allocate_slot(container_id: str) -> int:
@@ -354,11 +358,13 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         files += _bind_nested(spec.id, disks.nested, ids.outside)
     files += volume.mount_all(spec, ids)
     config = runtime_config.build(spec, runtime_config.HostSide(
-        rootfs=rootfs, ids=ids, cgroup=place.cgroup(spec.id), identity=who,
-        files=files,
+        rootfs=rootfs, ids=ids, identity=who, files=files,
+        cgroup=systemd.oci_path(spec.id) if systemd.manages()
+        else place.cgroup(spec.id),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         machine=os.uname().machine,
         init=initial.program() if spec.init else None,
+        apparmor=apparmor.profile(),
         devices=tuple(device.path for device in rights.devices
                       if os.path.exists(device.path)),
         block_devices=volume.make_nodes(spec, ids.outside),
@@ -742,11 +748,12 @@ def _record_exit(container_id: str, due: int | None) -> None:
     path = place.exit_file(container_id)
     if os.path.exists(place.container_run(container_id, 'started')) and \
             os.path.isdir(place.container_state(container_id)):
-        kills = cgroup.oom_kills(container_id)
+        # systemd removes the group with the last process, and its counter;
+        # the monitor then has noted that there was one.
+        kills = max(cgroup.oom_kills(container_id), os.path.exists(
+            place.container_run(container_id, 'oom')))
         ended: dict[str, typing.Any] = {
-            'time': time.time(), 'oom_kills': kills,
-            'oom': kills > 0 or os.path.exists(
-                place.container_run(container_id, 'oom'))}
+            'time': time.time(), 'oom_kills': int(kills), 'oom': kills > 0}
         if due is not None:
             ended['due'] = due
         try:

@@ -29,6 +29,7 @@ from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import console_log
 from nova_container.privileged import place
+from nova_container.privileged import systemd
 
 # A runtime that has not answered by then hangs.
 _CREATE_TIMEOUT = 120
@@ -69,7 +70,12 @@ def runtime() -> str:
 
 def command(*args: str) -> list[str]:
     """The runtime's command line, with our root of its state."""
-    return [runtime(), '--root', place.run('oci'), *args]
+    return [runtime(), '--root', place.run('oci'), *_manager(), *args]
+
+
+def _manager() -> list[str]:
+    """The option that runc, crun and conmon all have."""
+    return ['--systemd-cgroup'] if systemd.manages() else []
 
 
 def call(*args: str) -> None:
@@ -169,7 +175,7 @@ def _monitored(container_id: str, directory: str, more: list[str],
         '-b', directory, '-p', os.path.join(directory, 'pid'),
         '-P', os.path.join(directory, 'conmon.pid'),
         '--socket-dir-path', directory, '--full-attach',
-        '--log-level', 'warn', *more,
+        '--log-level', 'warn', *_manager(), *more,
     ]
     env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
            '_OCI_STARTPIPE': str(start_read)}

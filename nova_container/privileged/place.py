@@ -41,6 +41,7 @@ import os
 
 from oslo_config import cfg
 
+from nova_container.privileged import systemd
 from nova_container.spec import container
 from nova_container.spec import idmap
 
@@ -88,5 +89,10 @@ def ids() -> idmap.IdRanges:
 
 
 def cgroup(*parts: str) -> str:
-    """A control group, relative to the root of each hierarchy."""
+    """A control group, relative to the root of each hierarchy.
+
+    :param parts: a container's id, or a word that is none; ours without
+    """
+    if systemd.manages():
+        return systemd.path(*parts)
     return '/' + '/'.join((CONF.container.cgroup_parent, *parts))

@@ -143,13 +143,16 @@ def resize(container_id: str, rows: int, columns: int,
         control.write(f'1 {rows} {columns}\n'.encode())
 
 
-def interact(container_id: str, stdin: int, stdout: int, stderr: int) -> bool:
+def interact(container_id: str, stdin: int, stdout: int, stderr: int,
+             begin: collections.abc.Callable[[], None] | None = None) -> bool:
     """Connect descriptors to the console until one side ends.
 
     When ``stdin`` is a terminal, it is in raw mode meanwhile, its size is
     passed on, and DETACH_KEYS end the connection. To be called in the main
     thread.
 
+    :param begin: called once connected; to start the container, so that
+        nothing it writes is missed
     :returns: True if the user detached, False if the container ended
     """
     with contextlib.ExitStack() as undo:
@@ -163,6 +166,8 @@ def interact(container_id: str, stdin: int, stdout: int, stderr: int) -> bool:
         ready = undo.enter_context(selectors.PollSelector())
         ready.register(attached, selectors.EVENT_READ)
         ready.register(stdin, selectors.EVENT_READ)
+        if begin is not None:
+            begin()
         while True:
             for key, _ in ready.select():
                 if key.fd == attached.fileno():

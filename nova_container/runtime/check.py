@@ -32,10 +32,12 @@ import tempfile
 import threading
 
 from nova_container import exception
+from nova_container.privileged import apparmor
 from nova_container.privileged import cgroup
 from nova_container.privileged import linux
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
+from nova_container.privileged import systemd
 from nova_container.privileged import userns
 from nova_container.spec import idmap
 
@@ -147,6 +149,8 @@ def _cgroups() -> Iterator[Finding]:
                       '/sys/fs/cgroup')
         return
     yield _ok('cgroups', version)
+    yield _ok('cgroup manager',
+              'systemd' if systemd.manages() else 'cgroupfs')
     known = _controllers()
     for name, purpose, required in _CONTROLLERS:
         mine = name if cgroup.unified() else _VERSION_1.get(name, name)
@@ -302,10 +306,30 @@ def _security() -> Iterator[Finding]:
         active.append('SELinux' if enforcing else 'SELinux (permissive)')
     if active:
         yield _ok('security module', ', '.join(active))
+        if 'AppArmor' in active:
+            yield _apparmor()
     else:
         yield Finding('security module', Level.LACKS, 'none active',
                       'no second line of defence behind namespaces, '
                       'capabilities and seccomp; enable AppArmor or SELinux')
+
+
+def _apparmor() -> Finding:
+    name = 'AppArmor profile'
+    if not os.access('/sys/kernel/security/apparmor/profiles', os.R_OK):
+        return Finding(name, Level.LACKS, 'only root can see them',
+                       'not known whether containers are confined by one')
+    try:
+        found = apparmor.profile()
+    except exception.HostUnsupported as e:
+        return Finding(name, Level.MISSING, 'not loaded', str(e))
+    if found is None:
+        return Finding(
+            name, Level.LACKS, f'{apparmor.PROFILE} is not loaded',
+            'no second line of defence behind namespaces, capabilities and '
+            'seccomp; copy etc/apparmor.d of this project to /etc and load '
+            'it with apparmor_parser --replace')
+    return _ok(name, found)
 
 
 def _starts_with(path: str, text: str) -> bool:

@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 import unittest
 import uuid
 
@@ -152,6 +153,13 @@ class RuntimeTestCase(unittest.TestCase):
         """What a shell script wrote in a container."""
         return self.output('/bin/sh', '-c', script, **options)
 
+    def await_text(self, container_id: str, word: str) -> None:
+        """Wait until the container has written a word."""
+        deadline = time.monotonic() + _TIMEOUT
+        while word not in (text := self.text(container_id)):
+            self.assertLess(time.monotonic(), deadline, text)
+            time.sleep(0.02)
+
     @staticmethod
     def text(container_id: str) -> str:
         return console.text(container_id, 1 << 20).decode()
@@ -187,8 +195,8 @@ def leftovers(name: str) -> list[str]:
     """
     found = [line for line in open('/proc/self/mountinfo') if name in line]
     for root in cgroup.hierarchies():
-        if os.path.exists(f'{root}/{name}'):
-            found.append(f'{root}/{name}')
+        found += [path for path in (f'{root}/{name}', root + place.cgroup())
+                  if os.path.exists(path)]
     found += backing_files(name)
     for pid in filter(str.isdigit, os.listdir('/proc')):
         with contextlib.suppress(OSError):

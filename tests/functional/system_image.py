@@ -10,20 +10,19 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""A Debian system with systemd, built from packages once and kept."""
+"""Debian systems, built from packages once and kept."""
 
 import contextlib
 import fcntl
 import os
 import pathlib
-import re
-import shutil
 import subprocess
 
 from tests import archives
 
 _CACHE = pathlib.Path('/var/cache/nova-container-tests')
-_PACKAGES = 'systemd,systemd-sysv,dbus'
+_SYSTEM = ('systemd', 'systemd-sysv', 'dbus')
+_ENGINE = ('conmon', 'crun', 'podman', 'runc')
 
 
 def _suite() -> str:
@@ -35,10 +34,10 @@ def _suite() -> str:
     return 'stable'
 
 
-def layer() -> bytes:
-    """The root file system as an uncompressed tar."""
+def _layer(name: str, packages: tuple[str, ...]) -> bytes:
+    """A root file system as an uncompressed tar."""
     suite = _suite()
-    path = _CACHE / f'systemd-{suite}.tar'
+    path = _CACHE / f'{name}-{suite}.tar'
     _CACHE.mkdir(parents=True, exist_ok=True)
     with open(_CACHE / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,7 +47,8 @@ def layer() -> bytes:
                 unfinished.unlink()
             subprocess.run(
                 ['mmdebstrap', '--quiet', '--variant=minbase',
-                 f'--include={_PACKAGES}', '--dpkgopt=path-exclude='
+                 '--aptopt=APT::Install-Recommends "false"',
+                 f'--include={",".join(packages)}', '--dpkgopt=path-exclude='
                  '/usr/share/{doc,locale,man}/*', suite, str(unfinished)],
                 check=True, capture_output=True, text=True,
                 env={**os.environ, 'LC_ALL': 'C.UTF-8'})
@@ -58,17 +58,11 @@ def layer() -> bytes:
 
 def archive() -> bytes:
     """A ``docker save`` archive of one layer."""
-    return archives.docker_archive(layer())
+    return archives.docker_archive(_layer('systemd', _SYSTEM))
 
 
-def runtime_archive() -> bytes:
-    """The same with this host's runc and its libraries on top."""
-    program = shutil.which('runc')
-    said = subprocess.run(['ldd', program], check=True, capture_output=True,
-                          text=True).stdout
-    libraries = re.findall(r'=> (/\S+/(libseccomp\S+)) ', said)
-    return archives.docker_archive(layer(), archives.tar(
-        archives.entry('usr/bin/runc', pathlib.Path(program).read_bytes(),
-                       mode=0o755),
-        *(archives.entry(f'usr/lib/{name}', pathlib.Path(path).read_bytes(),
-                         mode=0o755) for path, name in libraries)))
+def engine_archive(inner: bytes) -> bytes:
+    """A system with podman and runc instead, and an archive at ``/inner``."""
+    return archives.docker_archive(
+        _layer('podman', _ENGINE),
+        archives.tar(archives.entry('inner', inner)))

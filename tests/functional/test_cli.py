@@ -14,6 +14,7 @@
 import json
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
@@ -268,6 +269,31 @@ class LocalTest(CommandTestCase):
             child.send_signal(signal.SIGINT)
             child.wait(30)
         self.assertEqual(130, child.returncode)
+        self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
+
+    def test_first_words_on_a_terminal_are_shown(self):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            words = self.words('run', '--rm', '-t', self.archive, '/bin/sh',
+                               '-c', 'echo first; read x; exit $x')
+            os.chdir(_REPOSITORY)
+            os.execv(words[0], words)
+        self.addCleanup(os.close, terminal)
+        text = b''
+        while b'first' not in text:
+            text += os.read(terminal, 4096)
+        os.write(terminal, b'7\n')
+        self.assertEqual(7, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
+
+    def test_command_that_a_terminal_was_meant_for_is_not_found(self):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            words = self.words('run', '-t', self.archive, '/bin/nowhere')
+            os.chdir(_REPOSITORY)
+            os.execv(words[0], words)
+        self.addCleanup(os.close, terminal)
+        self.assertEqual(1, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
 
     def test_containers_of_nova_are_left_to_nova(self):

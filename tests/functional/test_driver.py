@@ -161,8 +161,7 @@ class DriverTest(base.RuntimeTestCase):
             '/bin/sh', '-c', 'trap "exit 0" TERM; echo ready; '
             'while :; do sleep 0.1; done',
             restart=restart.RestartPolicy('always'))
-        while 'ready' not in self.text(instance.uuid):
-            self.assertIsNotNone(state.read(instance.uuid).process)
+        self.await_text(instance.uuid, 'ready')
         self.driver.power_off(instance, timeout=20)
         self.await_metadata(instance, exit_code='0')
         self.assertEqual(power_state.SHUTDOWN, self.power(instance))

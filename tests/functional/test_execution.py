@@ -345,8 +345,7 @@ class SignalTest(ExecutionTestCase):
         container_id = self.run_container(
             '/bin/sh', '-c', 'trap "exit 9" HUP; echo ready; '
             'while :; do sleep 0.1; done')
-        while 'ready' not in self.text(container_id):
-            self.assertIsNotNone(state.read(container_id).process)
+        self.await_text(container_id, 'ready')
         self.assertTrue(engine.send_signal(container_id, 'SIGHUP'))
         self.assertEqual(9, self.finish(container_id).exit_code)
         self.assertFalse(engine.send_signal(container_id, 'HUP'))

@@ -65,12 +65,6 @@ class LifecycleTest(base.RuntimeTestCase):
         engine.start(container_id)
         self.assertIs(state.Status.RUNNING, state.read(container_id).status)
 
-    def await_text(self, container_id, word):
-        """Wait until the container has written a word."""
-        alive = state.read(container_id).process
-        while word not in self.text(container_id):
-            self.assertTrue(processes.alive(alive), self.text(container_id))
-
     def test_process_that_ignores_its_stop_signal_is_killed(self):
         container_id = self.run_container(*FOREVER)
         engine.stop(container_id, 0.1)

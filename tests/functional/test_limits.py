@@ -23,6 +23,7 @@ import traceback
 from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import place
+from nova_container.privileged import quota
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.runtime import stats
@@ -49,13 +50,6 @@ class LimitsTestCase(base.RuntimeTestCase):
         path = (f'{cgroup.ROOT}{group}/{v2}' if cgroup.unified()
                 else f'{cgroup.ROOT}/{controller}{group}/{v1}')
         return pathlib.Path(path).read_text().strip()
-
-    def await_text(self, container_id: str, word: str) -> None:
-        deadline = time.monotonic() + 30
-        while word not in self.text(container_id):
-            self.assertLess(time.monotonic(), deadline,
-                            self.text(container_id))
-            time.sleep(0.02)
 
     def signal_go(self, container_id: str) -> None:
         """What a script waits for with ``until [ -e /go ]``."""
@@ -185,7 +179,7 @@ class NetworkTestCase(LimitsTestCase):
         return container_id, device
 
     def connect(self) -> socket.socket:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return socket.create_connection(('198.18.77.2', self._PORT),
@@ -359,8 +353,11 @@ class StatsTest(NetworkTestCase):
         self.assertLess(found.uptime, 300)
 
     def test_by_an_ordinary_user(self):
-        container_id = self.run_container(
-            *FOREVER, size=disk.Disk(root=32 * _MIB))
+        # What a project uses is asked of the daemon, which there is not here.
+        size = disk.Disk()
+        if not quota.offered(place.state()):
+            size = disk.Disk(root=32 * _MIB)
+        container_id = self.run_container(*FOREVER, size=size)
         child = os.fork()
         if child == 0:
             try:

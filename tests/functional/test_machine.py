@@ -24,6 +24,7 @@ from nova_container.runtime import state
 from nova_container.spec import command
 from nova_container.spec import container
 from nova_container.spec import limits
+from tests import archives
 from tests.functional import base
 from tests.functional import system_image
 
@@ -146,8 +147,7 @@ class InitTest(base.RuntimeTestCase):
         container_id = self.with_init(
             '/bin/sh', '-c', 'trap "exit 5" TERM; echo ready; '
             'while :; do sleep 0.1; done')
-        while 'ready' not in self.text(container_id):
-            self.assertIsNotNone(state.read(container_id).process)
+        self.await_text(container_id, 'ready')
         engine.stop(container_id, 20)
         self.assertEqual(5, state.read(container_id).exit_code)
 
@@ -242,7 +242,8 @@ class NestingTest(base.RuntimeTestCase):
         base.CONF.set_override('nesting_allowed', True, 'container')
         cls.addClassCleanup(base.CONF.clear_override, 'nesting_allowed',
                             'container')
-        cls.system = cls.add_image(system_image.runtime_archive())
+        cls.system = cls.add_image(system_image.engine_archive(
+            archives.docker_archive(base.busybox_layer())))
 
     def nest(self, *args, **options):
         container_id = self.define(*args, image=self.system, **options)
@@ -256,17 +257,19 @@ class NestingTest(base.RuntimeTestCase):
             container_id, command.Command(('/bin/sh', '-ec', script)),
             timeout)
 
-    def test_runc_runs_a_container_inside(self):
+    def test_podman_runs_containers_inside(self):
         container_id = self.nest('/bin/sleep', '1000000')
         done = self.sh(container_id, """
-            mkdir -p /var/lib/containers/b/rootfs
-            cd /var/lib/containers/b
-            for d in bin lib lib64 usr; do cp -a /$d rootfs/; done
-            runc spec
-            sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"echo", \
-"in", "two"/' config.json
-            runc run inner 2>&1""")
-        self.assertEqual((0, 'in two\n'),
+            exec 2>/dev/null
+            podman load -q -i /inner >/dev/null
+            podman run -d --name inner --network none localhost/test \\
+                sleep 1000000 >/dev/null
+            podman exec inner id -u
+            podman rm -ft0 inner
+            podman info --format '{{.Store.GraphDriverName}}'
+            podman --runtime runc run --rm --network none localhost/test \\
+                echo by runc""")
+        self.assertEqual((0, '0\ninner\noverlay\nby runc\n'),
                          (done.exit_code, done.stdout.decode()), done)
 
     def test_overlay_on_the_storage_of_its_own(self):

@@ -18,9 +18,7 @@ import uuid
 from nova_container import exception
 from nova_container.privileged import link
 from nova_container.privileged import namespace
-from nova_container.privileged import process as processes
 from nova_container.runtime import engine
-from nova_container.runtime import state
 from nova_container.spec import network
 from tests.functional import base
 
@@ -49,9 +47,7 @@ class InterfaceTest(base.RuntimeTestCase):
     def seen(self) -> str:
         """What the container says of its network."""
         engine.start(self.container_id)
-        alive = state.read(self.container_id).process
-        while 'end' not in self.text(self.container_id):
-            self.assertTrue(processes.alive(alive))
+        self.await_text(self.container_id, 'end')
         return self.text(self.container_id)
 
     def test_everything_is_there_when_the_process_starts(self):

@@ -126,8 +126,7 @@ class RestartTest(RestartTestCase):
         container_id = self.run_with(
             'always', '/bin/sh', '-c', 'trap "exit 0" TERM; echo ready; '
             'while :; do sleep 0.1; done')
-        while 'ready' not in self.text(container_id):
-            self.assertIsNotNone(state.read(container_id).process)
+        self.await_text(container_id, 'ready')
         self.monitor.watch(container_id)
         engine.stop(container_id, 20)
         self.await_given_up(container_id)

@@ -30,25 +30,28 @@ from guest import image
 from guest import machine
 from guest import plan
 
-_TREES = ('nova_container', 'tests')
+_TREES = ('nova_container', 'tests', 'etc')
 
 # Lines of what a guest printed whose tests could not be run.
 _TAIL = 40
 
+
 # What differs with cgroups, user namespaces and security modules, in the time
 # that every run of the tests may take.
+def _modules(package: str) -> tuple[str, ...]:
+    directory = plan.REPOSITORY / 'tests' / package
+    return tuple(f'tests.{package}.{path.stem}'
+                 for path in sorted(directory.glob('test_*.py')))
+
+
 SELECTED = (
     'tests.functional.test_isolation.IdentityTest',
     'tests.functional.test_isolation.NamespacesTest',
     'tests.functional.test_isolation.LimitsTest',
     'tests.functional.test_limits',
+    'tests.functional.test_disk.FullDiskTest',
+    *_modules('guest'),
 )
-
-
-def _modules() -> tuple[str, ...]:
-    directory = plan.REPOSITORY / 'tests' / 'functional'
-    return tuple(f'tests.functional.{path.stem}'
-                 for path in sorted(directory.glob('test_*.py')))
 
 
 def _fill(tree: pathlib.Path, tests: tuple[str, ...]) -> None:
@@ -104,7 +107,8 @@ def main(argv: list[str] | None = None) -> int:
                         help='repository that gets the results')
     parser.add_argument('test', nargs='*', help='modules, classes or tests')
     args = parser.parse_args(argv)
-    tests = tuple(args.test) or (_modules() if args.whole else SELECTED)
+    whole = (*_modules('functional'), *_modules('guest'))
+    tests = tuple(args.test) or (whole if args.whole else SELECTED)
     if reason := machine.available():
         print(f'guest: {reason}', file=sys.stderr)
         return 1

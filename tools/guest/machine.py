@@ -30,7 +30,7 @@ from guest import plan
 _KERNEL = ('root=/dev/vda rw rootfstype=ext4 rootflags=noatime '
            'console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off '
            'systemd.show_status=0 audit=0 nowatchdog tsc=reliable '
-           'random.trust_cpu=1 TERM=dumb')
+           'random.trust_cpu=1 no_timer_check TERM=dumb')
 
 
 def _emulator(image: pathlib.Path, program: str) -> list[str]:
@@ -44,10 +44,12 @@ def _emulator(image: pathlib.Path, program: str) -> list[str]:
 @contextlib.contextmanager
 def _disks(image: pathlib.Path,
            tree: pathlib.Path) -> cabc.Iterator[list[pathlib.Path]]:
-    """Root disk, as a layer to be thrown away, and the disk of ``tree``."""
+    """Root disk, as a layer to be thrown away, the disk of ``tree``, and an
+    empty one.
+    """
     with tempfile.TemporaryDirectory(prefix='guest.', dir='/var/tmp') as work:
-        root, second = (pathlib.Path(work, name) for name in
-                        ('root.qcow2', 'tree.img'))
+        root, second, third = (pathlib.Path(work, name) for name in
+                               ('root.qcow2', 'tree.img', 'empty.img'))
         subprocess.run(
             [*_emulator(image, 'qemu-img'), 'create', '-q', '-f', 'qcow2',
              '-b', image / 'root.img', '-F', 'raw', root], check=True)
@@ -55,7 +57,9 @@ def _disks(image: pathlib.Path,
             file.truncate(256 << 20)
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-O', '^has_journal',
                         '-d', tree, second], check=True)
-        yield [root, second]
+        with open(third, 'wb') as file:
+            file.truncate(4 << 30)
+        yield [root, second, third]
 
 
 def run(image: pathlib.Path, tree: pathlib.Path, machine: plan.Machine,
@@ -83,7 +87,8 @@ def run(image: pathlib.Path, tree: pathlib.Path, machine: plan.Machine,
             '-serial', 'stdio', '-device', 'virtio-rng-pci',
             '-device', 'virtio-serial-pci',
         ]
-        for number, (disk, form) in enumerate(zip(disks, ('qcow2', 'raw'))):
+        for number, (disk, form) in enumerate(
+                zip(disks, ('qcow2', 'raw', 'raw'))):
             command += [
                 '-drive', f'if=none,id=d{number},file={disk},format={form},'
                 'cache=unsafe,discard=unmap',

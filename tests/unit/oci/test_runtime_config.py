@@ -75,6 +75,15 @@ class BuildTest(unittest.TestCase):
                               'CAP_SYS_PTRACE', 'CAP_NET_ADMIN',
                               'CAP_DAC_READ_SEARCH'} & set(kind))
 
+    def test_profile_of_the_host_where_there_is_one(self):
+        self.assertNotIn('apparmorProfile', self.config['process'])
+        host = dataclasses.replace(HOST, apparmor='p')
+        self.assertEqual('p', runtime_config.build(
+            SPEC, host)['process']['apparmorProfile'])
+        nesting = dataclasses.replace(SPEC, nesting=True)
+        self.assertNotIn('apparmorProfile', runtime_config.build(
+            nesting, host)['process'])
+
     def test_devices_are_denied_first(self):
         self.assertEqual({'allow': False, 'access': 'rwm'},
                          self.config['linux']['resources']['devices'][0])
