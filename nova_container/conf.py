@@ -90,6 +90,15 @@ Whether a flavor with the extra spec ``container:nesting`` is served: a
 container runtime such as podman can work inside, which opens more of the
 kernel's code to the tenant.
 """),
+    cfg.StrOpt(
+        'snapshot_format', default='thin', choices=[
+            ('thin', 'the changes as a layer image, with the manifest of the '
+             'image below and that'),
+            ('archive', 'every layer in one OCI archive, which needs no other '
+             'image and moves all of it')],
+        help="""
+What a snapshot of a server is in Glance.
+"""),
     cfg.IntOpt(
         'id_range_start', default=1000000, min=65536, max=4294901760,
         help="""

@@ -41,6 +41,7 @@ from nova_container.compute import port
 from nova_container.compute import recovery
 from nova_container.compute import rescue
 from nova_container.compute import serial_console
+from nova_container.compute import snapshot
 from nova_container.compute import unsupported
 from nova_container.compute import volume_driver
 from nova_container.compute import volume_recovery
@@ -85,7 +86,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     capabilities = {
         **driver.ComputeDriver.capabilities,
-        'has_imagecache': False,
+        'has_imagecache': True,
         'supports_attach_interface': True,
         'supports_device_tagging': True,
         'supports_evacuate': True,
@@ -95,6 +96,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         'supports_multiattach': True,
         'supports_tagged_attach_interface': True,
         'supports_tagged_attach_volume': True,
+        'supports_trusted_certs': True,
     }
 
     def __init__(self, virtapi):
@@ -119,7 +121,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                         'service ended; the rest of it is gone now',
                         container_id)
         image_store = store.ImageStore(CONF.container.state_path)
-        image_store.recover(engine.layers_in_use())
+        image_store.recover()
         volumes.recover()
         self._images = images.Images(image_store)
         self._courier = courier.Courier()
@@ -138,7 +140,6 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 self._restarter.ended(container_id)
 
     def process_instances_at_startup(self, context, instances):
-        recovery.settle(context, CONF.host, instances)
         for container_id in recovery.sweep(context):
             LOG.info('Container %s has moved from here for good; what was '
                      'kept of it is gone now', container_id)
@@ -332,6 +333,11 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                                block_device_info)
             self._boot(instance, network_info)
 
+    def snapshot(self, context, instance, image_id, update_task_state):
+        with fault.translated(instance):
+            snapshot.take(self._images, context, instance, image_id,
+                          update_task_state, CONF.container.snapshot_format)
+
     def pause(self, instance):
         with fault.translated(instance):
             engine.pause(instance.uuid)
@@ -426,6 +432,12 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         # Nova tells placement itself; there is no more to it.
         return 'enabled' if enabled else 'disabled'
 
+    def manage_image_cache(self, context, all_instances):
+        self._images.expire(all_instances)
+
+    def cache_image(self, context, image_id):
+        return self._images.cache(context, image_id)
+
     def get_available_nodes(self, refresh=False):
         return [CONF.host]
 
@@ -436,7 +448,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         current = provider_tree.data(nodename).inventory
         provider_tree.update_inventory(nodename, inventory.inventory(
             self._get_allocation_ratios(current),
-            self._get_reserved_host_disk_gb_from_config()))
+            self._get_reserved_host_disk_gb_from_config()
+            + self._images.disk_gb()))
         provider_tree.add_traits(nodename, *inventory.traits())
 
     def get_host_cpu_stats(self):

@@ -50,6 +50,10 @@ class ImageInvalid(UserError):
     """The image is not an archive we understand, or its content is wrong."""
 
 
+class ImageForbidden(UserError):
+    """Glance does not let the user read the image or one of its layers."""
+
+
 class ImageTooBig(UserError):
     """The unpacked image is larger than the flavor's root disk."""
 

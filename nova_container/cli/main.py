@@ -30,6 +30,7 @@ from nova_container.cli import listing
 from nova_container.cli import logs
 from nova_container.cli import owner
 from nova_container.cli import process
+from nova_container.cli import store
 from nova_container.cli import usage
 from nova_container import conf
 from nova_container import exception
@@ -73,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function, needs_root=True)
         return sub
 
-    for group in (listing, logs, process, usage, changes, life, host):
+    for group in (listing, logs, process, usage, changes, life,
+                  store, host):
         group.add_commands(command)
     return parser
 

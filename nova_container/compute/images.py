@@ -10,28 +10,44 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Glance images as layers on this host."""
+"""Images of Glance for the store on this host."""
 
-import errno
+import time
 
+import cryptography.exceptions
+from cursive import exception as cursive_exception
+import nova.conf
 from nova import exception as nova_exception
 from nova.image import glance
 
 from nova_container.compute import courier
+from nova_container.compute import layer_images
 from nova_container import exception
 from nova_container.image import archive
+from nova_container.image import record
 from nova_container.image import store
+from nova_container.image import thin
 from nova_container.oci import digest
+from nova_container.oci import image_config
+from nova_container.runtime import engine
 
-_CONTAINER_FORMAT = 'docker'
-_DISK_FORMAT = 'raw'
+CONF = nova.conf.CONF
+
+# A layer that came with a server has no place in any archive.
+_NOWHERE = 'none'
+
+# Seconds that one pass over unused images may take.
+_PASS = 60
 
 
 class Images:
-    """The image store, fed by Nova's Glance client."""
+    """The image store, fed by Nova's Glance client.
+
+    :ivar store: the store
+    """
 
     def __init__(self, images: store.ImageStore):
-        self._store = images
+        self.store = images
         self._glance = glance.API()
 
     def ensure(self, context, instance, image_meta,
@@ -42,91 +58,149 @@ class Images:
 
         :param image_meta: nova.objects.ImageMeta
         :param image_id: another image than the one it is made from
-        :raises UserError: not an image of ours, or larger than the flavor
+        :raises UserError: not an image of ours, or larger than the flavor, or
+            one whose layers the user may not read
         """
         image_id = image_id or instance.image_ref
         if not image_id:
             raise exception.InvalidSpec(
                 'boot from volume is not supported yet by the container '
                 'driver; boot from an image')
-        given = (image_meta.container_format, image_meta.disk_format)
-        if given != (_CONTAINER_FORMAT, _DISK_FORMAT):
-            raise exception.ImageInvalid(
-                f'image {image_id}: container format {given[0]!r} '
-                f'and disk format {given[1]!r}; upload it with '
-                f'--container-format {_CONTAINER_FORMAT} '
-                f'--disk-format {_DISK_FORMAT}')
-
-        def fetch(file):
-            try:
-                self._glance.download(context, image_id, data=file,
-                                      trusted_certs=instance.trusted_certs)
-            except (OSError, nova_exception.GlanceConnectionFailed) as e:
-                # What requests raises is an OSError, too.
-                if getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise exception.ImageIncomplete(
-                    f'Glance broke off after {file.size} bytes: {e}; see '
-                    'that it runs, and try again')
-
+        _check_format(image_id, image_meta.container_format,
+                      image_meta.disk_format)
         root_gb = instance.flavor.root_gb
-        return self._store.ensure(
-            image_id, fetch, size=_size(image_meta),
-            max_bytes=(root_gb << 30) or None)
+
+        def owner():
+            if 'owner' in image_meta and image_meta.owner:
+                return image_meta.owner
+            return self._glance.get(context, image_id)['owner']
+
+        return self.store.ensure(
+            image_id,
+            lambda file: self.download(context, image_id, file,
+                                       instance.trusted_certs),
+            size=_size(image_meta), max_bytes=(root_gb << 30) or None,
+            source=layer_images.LayerImages(context, owner))
 
     def keep(self, instance) -> None:
         """Remember what a server is made of, whatever becomes of its image.
         """
-        self._store.adopt(instance.uuid,
-                          self._store.raw_config(instance.image_ref))
+        known = self.store.record(instance.image_ref)
+        if known is not None:
+            self.store.adopt(instance.uuid, known)
 
     def forget(self, instance) -> None:
         """Undo ``keep``."""
-        self._store.remove(instance.uuid)
+        self.store.remove(instance.uuid)
 
     def of(self, instance) -> store.Image | None:
         """What a server is made of, if it is on this host."""
-        return (self._store.get(instance.uuid)
-                or self._store.get(instance.image_ref))
+        return (self.store.get(instance.uuid)
+                or self.store.get(instance.image_ref))
 
-    def raw_config(self, instance) -> bytes:
-        """The configuration of what a server is made of, as it came."""
-        found = (instance.uuid if self._store.get(instance.uuid)
-                 else instance.image_ref)
-        return self._store.raw_config(found)
+    def record_of(self, instance) -> record.Record | None:
+        """The record of what a server is made of."""
+        return (self.store.record(instance.uuid)
+                or self.store.record(instance.image_ref))
 
     def adopt(self, instance, raw_config: bytes) -> store.Image | None:
         """Remember what a server is made of, if all its layers are here."""
-        return self._store.adopt(instance.uuid, raw_config)
+        base = self.store.record(instance.image_ref)
+        blobs = {blob.diff_id: blob for blob in (base.layers if base else ())}
+        config = image_config.ImageConfig.from_json(raw_config)
+        return self.store.adopt(instance.uuid, record.Record(
+            raw_config, tuple(
+                blobs.get(diff_id)
+                or archive.LayerBlob(diff_id, 0, 0, _NOWHERE)
+                for diff_id in config.diff_ids)))
 
     def obtainable(self, instance) -> frozenset[digest.Digest]:
         """diffIDs of the layers that any host gets from a server's image."""
-        image = self._store.get(instance.image_ref)
+        known = self.store.record(instance.image_ref)
         try:
             status = self._glance.get(courier.service_context(),
                                       instance.image_ref)['status']
         except (nova_exception.ImageNotFound,
                 nova_exception.ImageNotAuthorized):
             status = 'deleted'
-        if image is None or status != 'active':
+        if known is None or status != 'active':
             return frozenset()
-        return frozenset(image.config.diff_ids)
+        return frozenset(known.config.diff_ids)
 
-    def spool(self, owner: str):
-        """A spool file; see ``ImageStore.spool``."""
-        return self._store.spool(owner)
-
-    def unpack_layer(self, spool: str, diff_id: str, offset: int, size: int,
-                     compression: str) -> None:
+    def unpack_layer(self, spool_name: str, diff_id: str, offset: int,
+                     size: int, compression: str) -> None:
         """Unpack one layer of a spool file, unless it is here."""
-        self._store.unpack(spool, archive.LayerBlob(
-            digest.Digest(diff_id), offset, size, compression))
+        self.store.unpack(spool_name, archive.LayerBlob(
+            digest.Digest(diff_id), offset, size, compression), offset)
 
     def properties(self, context, image_id: str) -> dict[str, str]:
         """All of an image's properties; Nova's ImageMeta drops those that it
         does not know.
         """
         return self._glance.get(context, image_id)['properties']
+
+    def cache(self, context, image_id) -> bool:
+        """Have an image on this host before a server needs it.
+
+        :returns: False if it was there
+        """
+        if self.store.get(image_id) is not None:
+            self.store.touch(image_id)
+            return False
+        image = self._glance.get(context, image_id)
+        _check_format(image_id, image['container_format'],
+                      image['disk_format'])
+        self.store.ensure(
+            image_id, lambda file: self.download(context, image_id, file),
+            size=image['size'] or None,
+            source=layer_images.LayerImages(context, lambda: image['owner']))
+        return True
+
+    def download(self, context, image_id, file, trusted_certs=None) -> None:
+        """Write the data of an image, its signature checked if Nova is
+        configured so.
+
+        :param file: ``image.spool.File``
+        """
+        try:
+            with layer_images.reading(f'image {image_id}', file):
+                self._glance.download(context, image_id, data=file,
+                                      trusted_certs=trusted_certs)
+        except (cryptography.exceptions.InvalidSignature,
+                cursive_exception.SignatureVerificationError,
+                nova_exception.CertificateValidationFailed) as e:
+            raise exception.ImageInvalid(
+                f'its signature is not valid: {e or "wrong signature"}; sign '
+                'the image again, or trust its certificate')
+
+    def expire(self, instances) -> None:
+        """Remove what no server has used for as long as Nova says
+        ([image_cache] remove_unused_original_minimum_age_seconds).
+
+        :param instances: nova.objects.InstanceList, all of this host
+        """
+        if CONF.image_cache.remove_unused_base_images:
+            self.store.expire(
+                {name for instance in instances
+                 for name in (instance.image_ref, instance.uuid)},
+                engine.layers_in_use(),
+                CONF.image_cache.remove_unused_original_minimum_age_seconds,
+                time.monotonic() + _PASS)
+
+    def disk_gb(self) -> int:
+        """Disk that the layers of this host use, once each, GiB."""
+        size = sum(layer.size for layer in self.store.layers())
+        return -(-size // (1 << 30))
+
+
+def _check_format(image_id: str, container_format: str,
+                  disk_format: str) -> None:
+    given = (container_format, disk_format)
+    if given != (thin.CONTAINER_FORMAT, thin.DISK_FORMAT):
+        raise exception.ImageInvalid(
+            f'image {image_id}: container format {given[0]!r} and disk '
+            f'format {given[1]!r}; upload it with --container-format '
+            f'{thin.CONTAINER_FORMAT} --disk-format {thin.DISK_FORMAT}')
 
 
 def _size(image_meta) -> int | None:

@@ -95,8 +95,8 @@ def pack(known: images.Images, instance, flavor, spool: str, fd: int,
     :param at_hand: whether all layers are where it goes
     """
     parts = []
-    image = known.of(instance)
-    if image is None:
+    image, made_of = known.of(instance), known.record_of(instance)
+    if image is None or made_of is None:
         raise exception.TransferFailed(
             f'server {instance.uuid}: the image that it was made of is not '
             'on this host any more')
@@ -109,7 +109,7 @@ def pack(known: images.Images, instance, flavor, spool: str, fd: int,
     for tree in engine.TREES:
         if tree != _EPHEMERAL or flavor.ephemeral_gb:
             add(tree, engine.pack(instance.uuid, tree, spool, _COMPRESSION))
-    config = json.loads(known.raw_config(instance))
+    config = json.loads(made_of.raw_config)
     available = image.layers if at_hand else known.obtainable(instance)
     diff_ids = []
     for layer in image.layers:
@@ -176,8 +176,9 @@ class MovingMixin:
             self._halt(instance, network_info, timeout)
             same_host = dest == CONF.my_ip
             with contextlib.ExitStack() as file:
-                spool, fd = file.enter_context(
-                    self._images.spool(instance.uuid))
+                written = file.enter_context(
+                    self._images.store.spool.file(instance.uuid))
+                spool, fd = written.name, written.fileno()
                 pack(self._images, instance, flavor, spool, fd, same_host)
                 if same_host:
                     self._kept[instance.uuid] = file.pop_all(), spool, fd
@@ -221,8 +222,9 @@ class MovingMixin:
                 whole, spool, fd = kept
                 file.enter_context(whole)
             else:
-                spool, fd = file.enter_context(
-                    self._images.spool(instance.uuid))
+                written = file.enter_context(
+                    self._images.store.spool.file(instance.uuid))
+                spool, fd = written.name, written.fileno()
                 with open(fd, 'wb', closefd=False) as archive:
                     self._courier.fetch(instance, archive)
             attachments = volumes.connect_all(context, instance,

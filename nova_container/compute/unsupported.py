@@ -17,7 +17,6 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'cache_image': 'caching an image ahead',
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'get_mks_console': 'a graphical console',
@@ -27,7 +26,6 @@ _OPERATIONS = {
     'mount_share': 'mounting a share',
     'pre_live_migration': 'live migration',
     'quiesce': 'quiescing',
-    'snapshot': 'a snapshot',
     'umount_share': 'unmounting a share',
     'unquiesce': 'quiescing',
 }

@@ -32,6 +32,7 @@ import os
 import posixpath
 
 from nova_container import exception
+from nova_container.image import thin
 from nova_container.layer import tar
 from nova_container.oci import digest
 from nova_container.oci import document
@@ -52,14 +53,15 @@ _MAGIC = {b'\x1f\x8b\x08': 'gzip', b'\x28\xb5\x2f\xfd': 'zstd',
 class LayerBlob:
     """Where a layer is.
 
-    :param offset: in the archive, bytes
+    :param offset: in the archive, bytes; None if it is not in there, see
+        ``thin``: then there is a ``blob_digest``
     :param size: as stored, bytes
     :param compression: one of ``oci.manifest.READABLE``
     :param blob_digest: of the bytes as stored, where the format tells it
     """
 
     diff_id: digest.Digest
-    offset: int
+    offset: int | None
     size: int
     compression: str
     blob_digest: digest.Digest | None = None
@@ -94,6 +96,10 @@ class RootFileSystem:
 class _Place:
     offset: int
     size: int
+
+
+# Fields of a LayerBlob, the first left out.
+_Stored = tuple[int | None, int, str, digest.Digest | None]
 
 
 class _File:
@@ -237,7 +243,7 @@ def read(fd: int, host: platform.Platform) -> Archive | RootFileSystem:
 
 
 def _archive(raw_config: bytes,
-             blobs: Sequence[tuple[_Place, str, digest.Digest | None]]
+             blobs: Sequence[_Stored]
              ) -> Archive:
     config = image_config.ImageConfig.from_json(raw_config)
     if len(blobs) != len(config.diff_ids):
@@ -245,9 +251,8 @@ def _archive(raw_config: bytes,
             f'its manifest lists {len(blobs)} layers, its config '
             f'{len(config.diff_ids)}')
     return Archive(config, raw_config, tuple(
-        LayerBlob(diff_id, place.offset, place.size, compression, blob)
-        for diff_id, (place, compression, blob)
-        in zip(config.diff_ids, blobs)))
+        LayerBlob(diff_id, *blob)
+        for diff_id, blob in zip(config.diff_ids, blobs)))
 
 
 def _read_docker(members: _Members) -> Archive:
@@ -262,8 +267,9 @@ def _read_docker(members: _Members) -> Archive:
     if len(stem) == 64 and 'sha256:' + stem != digest.Digest.of(raw_config):
         raise _mismatch('its config', 'sha256:' + stem, raw_config)
     places = [members.find(path) for path in image.layers]
-    return _archive(raw_config, [(place, members.compression(place), None)
-                                 for place in places])
+    return _archive(raw_config, [
+        (place.offset, place.size, members.compression(place), None)
+        for place in places])
 
 
 def _mismatch(what: str, wanted: str,
@@ -274,7 +280,7 @@ def _mismatch(what: str, wanted: str,
 
 
 def _find_blob(members: _Members, blob: manifest.Descriptor) -> _Place:
-    place = members.find(f'blobs/sha256/{blob.digest.hex}')
+    place = members.find(thin.blob_name(blob.digest))
     if place.size != blob.size:
         raise exception.ImageInvalid(
             f'blob {blob.digest} has {place.size} bytes, its descriptor says '
@@ -284,7 +290,7 @@ def _find_blob(members: _Members, blob: manifest.Descriptor) -> _Place:
 
 def _read_blob(members: _Members, blob: manifest.Descriptor) -> bytes:
     _find_blob(members, blob)
-    data = members.read(f'blobs/sha256/{blob.digest.hex}')
+    data = members.read(thin.blob_name(blob.digest))
     if digest.Digest.of(data) != blob.digest:
         raise _mismatch('a blob', blob.digest, data)
     return data
@@ -295,11 +301,12 @@ def _read_oci(members: _Members, host: platform.Platform) -> Archive:
         members.read('index.json'), 'index.json'), host)
     image = manifest.manifest_from_json(_read_blob(members, chosen),
                                         f'manifest {chosen.digest}')
-    blobs = []
+    blobs: list[_Stored] = []
     for layer in image.layers:
-        place = _find_blob(members, layer)
+        inside = thin.blob_name(layer.digest) in members
+        offset = _find_blob(members, layer).offset if inside else None
         compression = manifest.LAYER_TYPES[layer.media_type]
-        blobs.append((place, compression, layer.digest))
+        blobs.append((offset, layer.size, compression, layer.digest))
     return _archive(_read_blob(members, image.config), blobs)
 
 

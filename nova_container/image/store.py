@@ -12,39 +12,39 @@
 
 """The images of this host: each fetched once, each layer unpacked once.
 
-::
-
-    <state_path>/images/<image id>.json    record: the image is complete here
-    <state_path>/images/<server id>.json   what a server was made of: its image
-                                           may change or go
-    <state_path>/spool/<image id>.*.part   an archive on its way in or out
-
 ``ensure`` makes an image usable. It may be killed at any instruction: a
 record is written last and at once, a layer appears under its digest complete,
 and ``recover`` removes the rest at the next start.
+
+Who fetches holds a shared lock on the directory of the records, and what is
+removed is removed under an exclusive one, also by another process of ours.
 """
 
 import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
 import os
-import re
-import secrets
 import threading
+import time
+from typing import Protocol
 
 from oslo_concurrency import lockutils
 from oslo_log import log as logging
 
 from nova_container import exception
 from nova_container.image import archive
+from nova_container.image import record
 from nova_container.image import rootfs
+from nova_container.image import spool
+from nova_container.image import thin
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.oci import platform
@@ -52,7 +52,9 @@ from nova_container.privileged import layer as privileged_layer
 
 LOG = logging.getLogger(__name__)
 
-_IMAGE_ID = re.compile(r'^[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z')
+# The store has a method of the module's name.
+_Record = record.Record
+
 _PARALLEL = 2
 _UNLIMITED = 1 << 60
 
@@ -73,40 +75,32 @@ class Image:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer on this host; ``size`` is in bytes on disk."""
+    """A layer on this host.
+
+    :param size: bytes on disk
+    :param unpacked: when, in seconds since the epoch
+    """
 
     diff_id: digest.Digest
     size: int
     opaque_root: bool
+    unpacked: float
 
 
-class _Spool:
-    """The file that ``fetch`` writes to.
+class LayerSource(Protocol):
+    """Where layers are that are not in their archive: Glance, for one user."""
 
-    :param expected: how many bytes should come, if known
-    """
+    def find(self, layers: Sequence[archive.LayerBlob]
+             ) -> Mapping[digest.Digest, Sequence[thin.LayerImage]]:
+        """Images that may hold the layers and that the user may read, by
+        blob digest, the best first.
+        """
 
-    def __init__(self, fd: int, expected: int | None):
-        self._fd = fd
-        self._expected = expected
-        self.size = 0
+    def fetch(self, image: thin.LayerImage, file: spool.File) -> None:
+        """Write the data of one of them.
 
-    def write(self, data: bytes) -> int:
-        """Append all of ``data``."""
-        view = memoryview(data)
-        self.size += len(view)
-        if self._expected is not None and self.size > self._expected:
-            raise exception.ImageInvalid(
-                f'more than the {self._expected} bytes announced came in')
-        while view:
-            view = view[os.write(self._fd, view):]
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-    def fileno(self) -> int:
-        return self._fd
+        :raises ImageForbidden: it cannot be read any more
+        """
 
 
 class ImageStore:
@@ -117,49 +111,42 @@ class ImageStore:
     """
 
     def __init__(self, state_path: str, host: platform.Platform | None = None):
-        self._spool = os.path.join(state_path, 'spool')
-        self._records = os.path.join(state_path, 'images')
+        self.spool = spool.Spool(os.path.join(state_path, 'spool'))
+        self._records = record.Images(os.path.join(state_path, 'images'))
+        self._blobs = record.Blobs(os.path.join(state_path, 'blobs'))
         self._layers = os.path.join(state_path, 'layers', 'sha256')
         self._host = host or platform.Platform.of_machine(os.uname().machine)
         # Layers that images on their way in count on, under the lock.
         self._claims: collections.Counter[str] = collections.Counter()
         self._claims_lock = threading.Lock()
+        self._closing = threading.Event()
         # Waiting for the disk would double the time of a boot.
         self._syncer = concurrent.futures.ThreadPoolExecutor(
             1, thread_name_prefix='layer-sync')
 
-    def recover(self, in_use: Iterable[str] | None = None) -> None:
+    def recover(self) -> None:
         """Remove what an interrupted fetch left; once per service start.
 
-        :param in_use: diffIDs that containers need; with it, layers that
-            neither they nor an image needs are removed, too
+        Layers that are complete stay, for the next attempt.
         """
-        for entry in os.scandir(self._spool):
-            with open(entry.path, 'rb') as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                os.unlink(entry.path)
-        for entry in os.scandir(self._records):
-            if not entry.name.endswith('.json'):
-                os.unlink(entry.path)
+        self.spool.recover()
+        self._records.recover()
         for diff_id in privileged_layer.recover():
             LOG.warning('Layer %s was not yet on the disk when the host went '
                         'down; it will be fetched again', diff_id)
-        if in_use is not None:
-            needed = self.used_layers().union(in_use)
-            for layer in self.layers():
-                if layer.diff_id not in needed:
-                    privileged_layer.remove(layer.diff_id)
+        for layer in self.layers():
+            if not os.path.exists(os.path.join(
+                    self._layers, layer.diff_id.hex, 'tree')):
+                self._syncer.submit(self._seal, layer.diff_id)
 
     def close(self) -> None:
-        """Wait for what goes on in the background; the store ends here."""
+        """Wait for what must not be left undone; the store ends here."""
+        self._closing.set()
         self._syncer.shutdown()
 
-    def ensure(self, image_id: str, fetch: Callable[[_Spool], None],
-               size: int | None = None,
-               max_bytes: int | None = None) -> Image:
+    def ensure(self, image_id: str, fetch: Callable[[spool.File], None],
+               size: int | None = None, max_bytes: int | None = None,
+               source: LayerSource | None = None) -> Image:
         """The image, fetched and unpacked if it is not here yet.
 
         :param image_id: Glance's
@@ -167,40 +154,65 @@ class ImageStore:
             if the image is here. What it raises is passed on
         :param size: of the archive in bytes, if known
         :param max_bytes: limit of what the layers may use on disk
+        :param source: of layers that are not in the archive. It is asked for
+            them whether they are here or not
         :raises ImageInvalid: not an image, or a damaged one
+        :raises ImageForbidden: the user may not read one of its layers
         :raises ImageArchitecture: not for this host
         :raises ImageTooBig: larger than ``max_bytes``
         :raises NoSpace: the file system is full
         """
-        if not _IMAGE_ID.match(image_id):
-            raise exception.ImageInvalid(
-                f'image id {image_id!r} is not valid')
         # Boots of one image wait for the first.
-        with lockutils.lock(f'nova-container-image-{image_id}'):
-            with _about(image_id, max_bytes):
-                image = self.get(image_id)
-                if image is None:
-                    with self._fetched(image_id, fetch, size) as (name, fd):
-                        image = self._admit(image_id, name, fd, max_bytes)
-                elif max_bytes is not None and image.size > max_bytes:
-                    raise exception.ImageTooBig(f'{image.size} bytes')
-                return image
+        with lockutils.lock(f'nova-container-image-{image_id}'), \
+                _about(image_id, max_bytes), self._lock(fcntl.LOCK_SH):
+            image = self.get(image_id)
+            if image is None:
+                with self.spool.file(image_id, size) as file:
+                    fetch(file)
+                    _complete(file, size)
+                    return self._admit(image_id, file, max_bytes, source)
+            if max_bytes is not None and image.size > max_bytes:
+                raise exception.ImageTooBig(f'{image.size} bytes')
+            self._permit(image_id, source)
+            self._records.touch(image_id)
+            return image
+
+    def _permit(self, image_id: str, source: LayerSource | None) -> None:
+        """See that the user may read the layers of an image that is here."""
+        known = self._records.load(image_id)
+        outside = known.outside if known else ()
+        found = _find(source, outside)
+        for blob in dict.fromkeys(outside):
+            if not self._proven(blob, found[_blob(blob)]):
+                self._obtain(blob, found[_blob(blob)], source, _UNLIMITED)
+
+    @contextlib.contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        """
+        :raises BlockingIOError: LOCK_NB was asked for, and it is held
+        """
+        fd = os.open(self._records.path,
+                     os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, kind)
+            yield
+        finally:
+            os.close(fd)
 
     def get(self, image_id: str) -> Image | None:
         """The image, if it is complete on this host."""
-        try:
-            with open(self._record(image_id)) as file:
-                record = json.load(file)
-        except FileNotFoundError:
+        known = self._records.load(image_id)
+        if known is None:
             return None
-        config = image_config.ImageConfig.from_json(record['config'].encode())
-        layers = []
-        for diff_id in config.diff_ids:
-            layer = self.layer(diff_id)
-            if layer is None:
-                return None
-            layers.append(layer)
-        return self._image(image_id, config, layers)
+        found = [layer for blob in known.layers
+                 if (layer := self.layer(blob.diff_id)) is not None]
+        if len(found) < len(known.layers):
+            return None
+        return self._image(image_id, known.config, found)
+
+    def record(self, image_id: str) -> record.Record | None:
+        """What the image is made of, whether its layers are here or not."""
+        return self._records.load(image_id)
 
     def layer(self, diff_id: digest.Digest) -> Layer | None:
         """The layer, if it is on this host."""
@@ -208,9 +220,10 @@ class ImageStore:
             with open(os.path.join(self._layers, diff_id.hex,
                                    'layer.json'), 'rb') as file:
                 found = json.load(file)
+                unpacked = os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return None
-        return Layer(diff_id, found['bytes'], found['opaque_root'])
+        return Layer(diff_id, found['bytes'], found['opaque_root'], unpacked)
 
     def layers(self) -> list[Layer]:
         """All layers on this host."""
@@ -218,102 +231,73 @@ class ImageStore:
                  for name in os.listdir(self._layers))
         return [layer for layer in found if layer is not None]
 
-    def raw_config(self, image_id: str) -> bytes:
-        """The configuration of an image that is here, as it came.
-
-        :raises FileNotFoundError: it is not here
-        """
-        with open(self._record(image_id)) as file:
-            return json.load(file)['config'].encode()
-
-    def adopt(self, image_id: str, raw_config: bytes) -> Image | None:
+    def adopt(self, image_id: str, known: _Record) -> Image | None:
         """Record an image whose layers are all here, under a new id.
 
         :returns: None if one of them is not here
         """
-        config = image_config.ImageConfig.from_json(raw_config)
-        if None not in map(self.layer, config.diff_ids):
-            self._write_record(image_id, raw_config, config)
+        if None not in (self.layer(blob.diff_id) for blob in known.layers):
+            self._records.save(image_id, known)
         return self.get(image_id)
 
     def remove(self, image_id: str) -> None:
         """Forget an image; its layers stay. Succeeds if it is unknown."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._record(image_id))
+        self._records.remove(image_id)
+
+    def unpack(self, spool_name: str, blob: archive.LayerBlob,
+               offset: int) -> None:
+        """Unpack one layer of a spool file, unless it is here."""
+        with _layer_lock(blob.diff_id):
+            if self._take(spool_name, blob, offset, _UNLIMITED):
+                self._syncer.submit(self._sync, (blob.diff_id,))
+
+    def touch(self, image_id: str) -> None:
+        """Note that the image is of use."""
+        self._records.touch(image_id)
+
+    def note_digests(self, image_id: str,
+                     blobs: Mapping[digest.Digest, digest.Digest]) -> None:
+        """Note blob digests of layers, by diffID, whose format has none."""
+        known = self._records.load(image_id)
+        if known is not None:
+            self._records.save(image_id, dataclasses.replace(
+                known, layers=tuple(
+                    dataclasses.replace(layer, blob_digest=layer.blob_digest
+                                        or blobs.get(layer.diff_id))
+                    for layer in known.layers)))
+
+    def users(self) -> dict[digest.Digest, list[str]]:
+        """Ids of the images that need each layer."""
+        found: dict[digest.Digest, list[str]] = {}
+        for image_id, diff_id in self._records.layers():
+            if image_id not in found.setdefault(diff_id, []):
+                found[diff_id].append(image_id)
+        return found
+
+    def images_of(self, uses: Iterable[Sequence[str]]) -> set[str]:
+        """Ids of the images that containers are made of.
+
+        :param uses: the layers of each container
+        """
+        wanted = {tuple(layers) for layers in uses}
+        return {image_id for image_id in self._records.ids()
+                if (image := self.get(image_id)) is not None
+                and tuple(map(str, image.layers)) in wanted}
 
     def used_layers(self) -> set[str]:
         """diffIDs that an image on this host, or on its way in, needs."""
         with self._claims_lock:
             used = set(self._claims)
-        for name in os.listdir(self._records):
-            if name.endswith('.json'):
-                with contextlib.suppress(FileNotFoundError), \
-                        open(os.path.join(self._records, name)) as file:
-                    used.update(json.load(file)['diff_ids'])
+        used.update(diff_id for _image, diff_id in self._records.layers())
         return used
 
-    def _record(self, image_id: str) -> str:
-        return os.path.join(self._records, image_id + '.json')
-
-    @contextlib.contextmanager
-    def _fetched(self, image_id: str, fetch: Callable[[_Spool], None],
-                 size: int | None) -> Iterator[tuple[str, int]]:
-        """Name and descriptor of the fetched archive, removed afterwards."""
-        if size is not None:
-            disk = os.statvfs(self._spool)
-            if size > disk.f_bavail * disk.f_frsize:
-                raise exception.NoSpace(
-                    f'{self._spool} has no room for an archive of {size} '
-                    'bytes; make room on this host')
-        with self.spool(image_id) as (name, fd):
-            spool = _Spool(fd, size)
-            try:
-                fetch(spool)
-            except OSError as e:
-                if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise exception.NoSpace(
-                    f'{self._spool} is full after {spool.size} bytes; make '
-                    'room on this host')
-            if size is not None and spool.size < size:
-                raise exception.ImageIncomplete(
-                    f'only {spool.size} of {size} bytes came from Glance')
-            yield name, fd
-
-    @contextlib.contextmanager
-    def spool(self, owner: str) -> Iterator[tuple[str, int]]:
-        """Name and descriptor of a new spool file, removed afterwards.
-
-        :param owner: what its name begins with
-        """
-        name = f'{owner}.{secrets.token_hex(4)}.part'
-        path = os.path.join(self._spool, name)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                     0o600)
-        try:
-            # So that recover leaves it.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield name, fd
-        finally:
-            os.unlink(path)
-            os.close(fd)
-
-    def unpack(self, spool: str, blob: archive.LayerBlob) -> None:
-        """Unpack one layer of a spool file, unless it is here."""
-        with lockutils.lock(f'nova-container-layer-{blob.diff_id}'):
-            if self.layer(blob.diff_id) is None:
-                privileged_layer.unpack(
-                    spool, blob.diff_id, blob.offset, blob.size,
-                    blob.compression, _UNLIMITED, blob.blob_digest or '')
-        self._syncer.submit(_sync, (blob.diff_id,))
-
-    def _admit(self, image_id: str, spool: str, fd: int,
-               max_bytes: int | None) -> Image:
+    def _admit(self, image_id: str, file: spool.File, max_bytes: int | None,
+               source: LayerSource | None) -> Image:
         """Unpack what is missing, and write the record."""
-        found = archive.read(fd, self._host)
+        found = archive.read(file.fileno(), self._host)
         if isinstance(found, archive.RootFileSystem):
             found = rootfs.image(found, privileged_layer.survey(
-                spool, found.size, found.compression,
+                file.name, found.size, found.compression,
                 _UNLIMITED if max_bytes is None else max_bytes), self._host)
         # Equal layers are one.
         blobs = {blob.diff_id: blob for blob in found.layers}
@@ -322,48 +306,45 @@ class ImageStore:
             made: list[digest.Digest] = []
             undo.callback(self._discard, made)
             undo.callback(self._release, blobs)
-            on_disk = self._unpack(spool, tuple(blobs.values()), made,
-                                   max_bytes)
-            self._write_record(image_id, found.raw_config, found.config)
+            on_disk = self._unpack(file.name, tuple(blobs.values()), made,
+                                   max_bytes, source)
+            self._records.save(image_id, record.Record(found.raw_config,
+                                                       found.layers))
             undo.pop_all()
             self._release(blobs)
         if made:
-            self._syncer.submit(_sync, tuple(made))
+            self._syncer.submit(self._sync, tuple(made))
         return self._image(image_id, found.config,
                            [on_disk[diff_id]
                             for diff_id in found.config.diff_ids])
 
-    def _unpack(self, spool: str, blobs: tuple[archive.LayerBlob, ...],
-                made: list[digest.Digest],
-                max_bytes: int | None) -> dict[digest.Digest, Layer]:
+    def _unpack(self, spool_name: str, blobs: tuple[archive.LayerBlob, ...],
+                made: list[digest.Digest], max_bytes: int | None,
+                source: LayerSource | None) -> dict[digest.Digest, Layer]:
         """Unpack the layers that are missing and verify the others.
 
-        :param made: receives the diffIDs of layers unpacked, as they appear
+        :param made: receives the diffIDs of layers unpacked from the archive,
+            as they appear
         """
         limit = _UNLIMITED if max_bytes is None else max_bytes
         on_disk: dict[digest.Digest, Layer] = {}
+        elsewhere = _find(source, [blob for blob in blobs
+                                   if blob.offset is None])
 
         def one(blob: archive.LayerBlob) -> None:
-            where = (spool, blob.diff_id, blob.offset, blob.size,
-                     blob.compression)
-            with lockutils.lock(f'nova-container-layer-{blob.diff_id}'):
-                layer = self.layer(blob.diff_id)
-                if layer is None:
-                    left = limit - sum(item.size for item
-                                       in list(on_disk.values()))
-                    try:
-                        privileged_layer.unpack(*where, max(left, 0),
-                                                blob.blob_digest or '')
-                    except exception.ImageTooBig:
-                        raise exception.ImageTooBig(
-                            f'more than {limit} bytes')
-                    made.append(blob.diff_id)
-                    layer = self.layer(blob.diff_id)
-                else:
-                    # Naming a layer is not having it.
-                    privileged_layer.verify(*where, blob.blob_digest or '')
-                assert layer is not None
-                on_disk[blob.diff_id] = layer
+            left = max(limit - sum(item.size for item
+                                   in list(on_disk.values())), 0)
+            try:
+                if blob.offset is None:
+                    on_disk[blob.diff_id] = self._obtain(
+                        blob, elsewhere[_blob(blob)], source, left)
+                    return
+                with _layer_lock(blob.diff_id):
+                    if self._take(spool_name, blob, blob.offset, left):
+                        made.append(blob.diff_id)
+                    on_disk[blob.diff_id] = self._require(blob.diff_id)
+            except exception.ImageTooBig:
+                raise exception.ImageTooBig(f'more than {limit} bytes')
 
         # The largest first, lest it is waited for alone in the end.
         order = sorted(blobs, key=lambda blob: blob.size, reverse=True)
@@ -380,6 +361,128 @@ class ImageStore:
             raise exception.ImageTooBig(f'{total} bytes')
         return on_disk
 
+    def _take(self, spool_name: str, blob: archive.LayerBlob, offset: int,
+              limit: int) -> bool:
+        """Unpack a layer, or verify it if it is here; whether it was new.
+
+        To be called under the layer's lock.
+        """
+        where = (spool_name, blob.diff_id, offset, blob.size,
+                 blob.compression)
+        if self.layer(blob.diff_id) is None:
+            privileged_layer.unpack(*where, limit, blob.blob_digest or '')
+            return True
+        # Naming a layer is not having it.
+        privileged_layer.verify(*where, blob.blob_digest or '')
+        return False
+
+    def _require(self, diff_id: digest.Digest) -> Layer:
+        layer = self.layer(diff_id)
+        if layer is None:
+            raise exception.ContainerError(
+                f'layer {diff_id.short}: it was removed from this host '
+                'meanwhile; try again')
+        return layer
+
+    def _proven(self, blob: archive.LayerBlob,
+                candidates: Sequence[thin.LayerImage]) -> bool:
+        """Whether one of the images, all of which the user may read, holds
+        what was unpacked here, by what Glance has computed of its data.
+
+        What the user says of it, a name or a property, proves nothing.
+        """
+        known = self._blobs.load(_blob(blob))
+        return known is not None and known.diff_id == blob.diff_id and any(
+            image.size == known.size and image.hash_value is not None
+            and known.hashes.get(image.hash_algo or '') == image.hash_value
+            for image in candidates)
+
+    def _obtain(self, blob: archive.LayerBlob,
+                candidates: Sequence[thin.LayerImage],
+                source: LayerSource | None, limit: int) -> Layer:
+        """Have a layer on this host that is not in its archive.
+
+        It stays whatever becomes of the image, for the next attempt.
+        """
+        with _layer_lock(blob.diff_id):
+            layer = self.layer(blob.diff_id)
+            if layer is not None and self._proven(blob, candidates):
+                return layer
+            problem: exception.ContainerError | None = None
+            for image in candidates:
+                try:
+                    if self._fetch(blob, image, source, limit):
+                        self._syncer.submit(self._sync, (blob.diff_id,))
+                    return self._require(blob.diff_id)
+                except (exception.ImageInvalid,
+                        exception.ImageForbidden) as e:
+                    problem = e
+        if problem is not None:
+            raise problem
+        raise exception.ImageForbidden(
+            f'layer {_blob(blob).short} ({blob.size} bytes) is neither in '
+            'the archive nor a layer image that this project may read; its '
+            'owner has to share the layer images, too, or upload them again')
+
+    def _fetch(self, blob: archive.LayerBlob, image: thin.LayerImage,
+               source: LayerSource | None, limit: int) -> bool:
+        assert source is not None
+        with self.spool.file(f'layer-{_blob(blob).short}', blob.size,
+                             image.hash_algo) as file:
+            source.fetch(image, file)
+            _complete(file, blob.size)
+            new = self._take(file.name, blob, 0, limit)
+            hashes = {}
+            if image.hash_algo and file.hash_value:
+                hashes[image.hash_algo] = file.hash_value
+            self._blobs.save(_blob(blob), record.Blob(
+                blob.diff_id, blob.size, hashes))
+            return new
+
+    def expire(self, in_use: Iterable[str], layers_in_use: Iterable[str],
+               age: float, until: float = float('inf')) -> None:
+        """Remove images that nothing has used for a while, and layers that
+        no image needs any more.
+
+        :param in_use: ids of images of servers
+        :param layers_in_use: diffIDs that containers need
+        :param age: seconds without use after which an image goes; also
+            since a layer was unpacked that no image needs
+        :param until: monotonic time at which to leave the rest for later
+        """
+        oldest = time.time() - age
+        used = set(in_use)
+        for image_id in self._records.ids():
+            if image_id in used:
+                self._records.touch(image_id)
+            elif self._records.last_used(image_id) <= oldest:
+                self._unless_busy(self._expire_image, image_id, oldest)
+        kept = set(layers_in_use)
+        for layer in self.layers():
+            if time.monotonic() > until:
+                return
+            if layer.diff_id not in kept and layer.unpacked <= oldest:
+                self._unless_busy(self._expire_layer, layer)
+        self._unless_busy(lambda: self._blobs.keep(
+            layer.diff_id for layer in self.layers()))
+
+    def _expire_image(self, image_id: str, oldest: float) -> None:
+        if self._records.last_used(image_id) <= oldest:
+            self._records.remove(image_id)
+            LOG.info('Image %s has not been used for a while; removed it',
+                     image_id)
+
+    def _expire_layer(self, layer: Layer) -> None:
+        if layer.diff_id not in self.used_layers():
+            privileged_layer.remove(layer.diff_id)
+            LOG.info('No image needs layer %s; removed it', layer.diff_id)
+
+    def _unless_busy(self, step: Callable[..., None], *args: object) -> None:
+        """Leave a step for the next time while an image is fetched."""
+        with contextlib.suppress(BlockingIOError), \
+                self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            step(*args)
+
     def _image(self, image_id: str, config: image_config.ImageConfig,
                layers: list[Layer]) -> Image:
         unique = {layer.diff_id: layer for layer in layers}
@@ -394,25 +497,6 @@ class ImageStore:
         return Image(image_id, config, tuple(visible),
                      sum(layer.size for layer in unique.values()))
 
-    def _write_record(self, image_id: str, raw_config: bytes,
-                      config: image_config.ImageConfig) -> None:
-        path = self._record(image_id)
-        record = {'config': raw_config.decode(),
-                  'diff_ids': list(config.diff_ids)}
-        try:
-            with open(path + '.new', 'w') as file:
-                json.dump(record, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(path + '.new', path)
-        except OSError as e:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path + '.new')
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise exception.NoSpace(
-                f'{self._records} is full; make room on this host')
-
     def _claim(self, diff_ids: Iterable[str]) -> None:
         with self._claims_lock:
             self._claims += collections.Counter(list(diff_ids))
@@ -421,10 +505,28 @@ class ImageStore:
         with self._claims_lock:
             self._claims -= collections.Counter(list(diff_ids))
 
+    def _sync(self, diff_ids: tuple[digest.Digest, ...]) -> None:
+        try:
+            privileged_layer.sync(diff_ids)
+        except Exception:
+            # They are synced by the kernel in time; until then a crash of the
+            # host costs no more than fetching them again.
+            LOG.exception('Layers could not be synced to the disk')
+        for diff_id in diff_ids:
+            self._seal(diff_id)
+
+    def _seal(self, diff_id: digest.Digest) -> None:
+        if self._closing.is_set():
+            return
+        try:
+            privileged_layer.seal(diff_id)
+        except Exception:
+            LOG.exception('Damage of layer %s will not be found', diff_id)
+
     def _discard(self, made: list[digest.Digest]) -> None:
         """Remove layers of an image that did not make it."""
         for diff_id in made:
-            with lockutils.lock(f'nova-container-layer-{diff_id}'):
+            with _layer_lock(diff_id):
                 if diff_id in self.used_layers():
                     continue
                 try:
@@ -434,13 +536,33 @@ class ImageStore:
                     LOG.exception('Layer %s could not be removed', diff_id)
 
 
-def _sync(diff_ids: tuple[digest.Digest, ...]) -> None:
-    try:
-        privileged_layer.sync(diff_ids)
-    except Exception:
-        # They are synced by the kernel in time; until then a crash of the
-        # host costs no more than fetching them again.
-        LOG.exception('Layers could not be synced to the disk')
+def _layer_lock(diff_id: digest.Digest
+                ) -> contextlib.AbstractContextManager[object]:
+    return lockutils.lock(f'nova-container-layer-{diff_id}')
+
+
+def _blob(blob: archive.LayerBlob) -> digest.Digest:
+    """The blob digest of a layer outside its archive, which it always has."""
+    assert blob.blob_digest is not None
+    return blob.blob_digest
+
+
+def _find(source: LayerSource | None, outside: Sequence[archive.LayerBlob]
+          ) -> Mapping[digest.Digest, Sequence[thin.LayerImage]]:
+    found: dict[digest.Digest, Sequence[thin.LayerImage]] = {
+        _blob(blob): () for blob in outside}
+    if source is not None and outside:
+        found.update(source.find(outside))
+    return found
+
+
+def _complete(file: spool.File, size: int | None) -> None:
+    """
+    :raises ImageIncomplete: it is shorter than announced
+    """
+    if size is not None and file.size < size:
+        raise exception.ImageIncomplete(
+            f'only {file.size} of {size} bytes came from Glance')
 
 
 @contextlib.contextmanager

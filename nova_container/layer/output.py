@@ -91,7 +91,9 @@ class LayerOutput:
     def __init__(self, fd: int, compression: str):
         self._blob = _Blob(fd)
         self._compression = compression
-        self._hash = hashlib.sha256()
+        # Of both at once where they are the same.
+        self._hash = (self._blob.hash if compression == 'none'
+                      else hashlib.sha256())
         self._block = bytearray()
         self._queue: queue.Queue[bytes] = queue.Queue(_QUEUED)
         self._error: Exception | None = None
@@ -153,7 +155,8 @@ class LayerOutput:
             try:
                 if stream is None:
                     stream = _compressed(self._blob, self._compression)
-                self._hash.update(data)
+                if self._hash is not self._blob.hash:
+                    self._hash.update(data)
                 stream.write(data)
             except Exception as e:
                 self._error = e

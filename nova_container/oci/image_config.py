@@ -16,10 +16,13 @@ OCI image specification, "Image Configuration" (config.md), and the fields
 that Docker adds to it (Healthcheck).
 """
 
+from collections.abc import Sequence
 import dataclasses
+import json
 import re
 from typing import Self
 
+from nova_container import exception
 from nova_container.oci import digest
 from nova_container.oci import document
 from nova_container.oci import platform
@@ -133,6 +136,39 @@ class ImageConfig:
             volumes=config.keys('Volumes'),
             healthcheck=_healthcheck(config.document('Healthcheck')),
             labels=tuple(config.table('Labels').items()))
+
+
+# Of one container or one build, which the new image is not (Docker).
+_OF_BUILD = ('id', 'parent', 'container', 'container_config')
+
+
+def committed(raw: bytes, diff_ids: Sequence[digest.Digest], created: str,
+              created_by: str, comment: str) -> bytes:
+    """The config of an image that has one more layer.
+
+    :param raw: config of the image below
+    :param diff_ids: all layers, the lowest first
+    :param created: when, RFC 3339
+    :raises ImageInvalid: too many layers
+    """
+    if len(diff_ids) > LAYERS_MAX:
+        raise exception.ImageInvalid(
+            f'the image would have {len(diff_ids)} layers, more than '
+            f'{LAYERS_MAX}; build it anew with fewer')
+    config = document.parse(raw, 'image config')
+    history = config.get('history') or []
+    below = [step for step in history if not step.get('empty_layer')]
+    if len(below) != len(diff_ids) - 1:
+        # Tools want one for each layer, or none.
+        history = [{'comment': 'unknown'} for _ in diff_ids[:-1]]
+    for key in _OF_BUILD:
+        config.pop(key, None)
+    return json.dumps({
+        **config, 'created': created,
+        'rootfs': {'type': 'layers', 'diff_ids': list(diff_ids)},
+        'history': [*history, {'created': created, 'created_by': created_by,
+                               'comment': comment}],
+    }, separators=(',', ':')).encode()
 
 
 def _healthcheck(check: document.Document) -> Healthcheck | None:

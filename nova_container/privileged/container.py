@@ -141,7 +141,7 @@ def setup(user: int, group: int) -> None:
         directory(place.state(name), 0o755, (0, 0))
     for name in ('layers/tmp', 'trash'):
         directory(place.state(name), 0o711, (0, 0))
-    for name in ('spool', 'images', 'mnt', 'connections'):
+    for name in ('spool', 'images', 'blobs', 'mnt', 'connections'):
         directory(place.state(name), 0o700, (user, group))
     directory(place.CONF.container.run_path, 0o711, (0, 0))
     for name in ('c', 'exits'):

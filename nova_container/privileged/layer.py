@@ -13,7 +13,8 @@
 """Layers on disk, as root: unpack, verify, sync, remove.
 
 A layer's directory holds ``fs``, the tree; ``layer.json``, what unpacking
-found; and ``synced``, once all of it is known to be on the disk. It appears
+found; ``synced``, once all of it is known to be on the disk; and ``tree``, a
+digest of the tree, by which later damage is found. It appears
 under its diffID by one rename, after the digest was checked, so whatever is
 there is complete; a layer that was not synced before the host went down is
 removed at the next start, see ``recover``.
@@ -37,6 +38,7 @@ from nova_container.oci import digest
 from nova_container.oci import manifest
 from nova_container.privileged import confined
 from nova_container.privileged import context
+from nova_container.privileged import definition
 from nova_container.privileged import place
 from nova_container.spec import idmap
 
@@ -304,6 +306,53 @@ def sync(diff_ids: tuple[str, ...]) -> None:
         # Removed meanwhile, perhaps.
         with contextlib.suppress(FileNotFoundError):
             pathlib.Path(path, 'synced').touch(0o644)
+
+
+def _tree_digest(diff_id: digest.Digest) -> str:
+    """A digest of all that the tree of a layer is, but for access times."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return str(confined.run(
+            f'layer {diff_id.short}', place.ids().layers(),
+            os.path.join(_directory(diff_id), 'fs'), subprocess.DEVNULL,
+            (null,), job='pack', output=null, compression='none',
+            patient=True)['diff_id'])
+    finally:
+        os.close(null)
+
+
+def _seal_file(diff_id: digest.Digest) -> pathlib.Path:
+    return pathlib.Path(_directory(diff_id), 'tree')
+
+
+@context.entrypoint
+def seal(diff_id: str) -> None:
+    """Note what a layer's tree is, for ``check``; once, soon after it was
+    unpacked. Succeeds if the layer is not there.
+    """
+    checked = digest.Digest(diff_id)
+    path = _seal_file(checked)
+    if path.exists() or _read_result(_directory(checked)) is None:
+        return
+    found = _tree_digest(checked)
+    with contextlib.suppress(FileNotFoundError):
+        definition.write(str(path), found, 0o644)
+
+
+@context.entrypoint
+def check(diff_id: str) -> bool | None:
+    """Whether a layer's tree is what it was; None if nobody has noted that.
+    """
+    checked = digest.Digest(diff_id)
+    try:
+        noted = _seal_file(checked).read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        return _tree_digest(checked) == noted
+    except (exception.ContainerError, OSError):
+        # It cannot even be read.
+        return False
 
 
 @context.entrypoint

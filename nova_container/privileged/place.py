@@ -18,7 +18,7 @@
         layers/sha256/<hex>/fs   one layer, owned by the ids of slot 0
         layers/tmp/              layers being unpacked
         spool/                   archives being read (the service user's)
-        images/                  image records (the service user's)
+        images/ blobs/           records of both (the service user's)
         ids/<slot>               symbolic link, names the slot's container
         containers/<id>/         spec.json slot log exit.json, and
                                  upper/ work/ mnt/ or root.img ephemeral.img;

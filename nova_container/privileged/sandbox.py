@@ -147,13 +147,17 @@ class Pack:
 
     :param output: descriptor of the file to write to
     :param exact: see ``extract.Extractor``
+    :param patient: others need the processors more
     """
 
     output: int
     compression: str
     exact: bool = False
+    patient: bool = False
 
     def run(self) -> dict[str, object]:
+        if self.patient:
+            os.nice(19)
         layer = output.LayerOutput(self.output, self.compression)
         result = diff.Diff(tarwriter.Writer(layer), self.exact).run()
         layer.close()

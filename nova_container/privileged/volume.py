@@ -183,7 +183,7 @@ def connect(volume_id: str, path: str, read_only: bool) -> int:
     volume.check_id(volume_id)
     with _locked(volume_id):
         known = find(volume_id)
-        if _DEVICE_PATH.match(path) and '/../' not in f'{path}/':
+        if _DEVICE_PATH.fullmatch(path) and '/../' not in f'{path}/':
             found = _block_device(volume_id, path, read_only, known)
         else:
             found = known or _looped_file(volume_id, path, read_only)
@@ -208,7 +208,7 @@ def _block_device(volume_id: str, path: str, read_only: bool,
 
 def _looped_file(volume_id: str, path: str, read_only: bool) -> Connected:
     relative = os.path.relpath(path, place.state('mnt'))
-    if not _SHARE_PATH.match(relative):
+    if not _SHARE_PATH.fullmatch(relative):
         raise exception.InvalidSpec(
             f'volume {volume_id}: {path!r} is neither a block device nor a '
             f'file on a share in {place.state("mnt")}')

@@ -44,7 +44,7 @@ def check_id(container_id: str) -> str:
 
     :raises InvalidSpec: otherwise
     """
-    if not isinstance(container_id, str) or not _ID.match(container_id):
+    if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
         raise exception.InvalidSpec(
             f'container id {container_id!r} is not a lower-case UUID')
     return container_id
@@ -139,14 +139,14 @@ class ContainerSpec:
 
     def __post_init__(self) -> None:
         check_id(self.id)
-        if not _HOSTNAME.match(self.hostname):
+        if not _HOSTNAME.fullmatch(self.hostname):
             raise exception.InvalidSpec(
                 f'hostname {self.hostname!r} is not valid')
         if not 1 <= len(self.layers) <= _LAYERS_MAX:
             raise exception.InvalidSpec(
                 f'{len(self.layers)} layers are not in 1..{_LAYERS_MAX}')
         for layer in self.layers:
-            if not _DIFF_ID.match(layer):
+            if not _DIFF_ID.fullmatch(layer):
                 raise exception.InvalidSpec(
                     f'layer {layer!r} is not a sha256 digest')
         if self.kind not in (APPLICATION, MACHINE):

@@ -31,7 +31,7 @@ def check_id(volume_id: str) -> str:
 
     :raises InvalidSpec: otherwise
     """
-    if not isinstance(volume_id, str) or not _UUID.match(volume_id):
+    if not isinstance(volume_id, str) or not _UUID.fullmatch(volume_id):
         raise exception.InvalidSpec(
             f'volume id {volume_id!r} is not a lower-case UUID')
     return volume_id
@@ -54,7 +54,7 @@ class Attachment:
 
     def __post_init__(self) -> None:
         check_id(self.volume)
-        if not _DEVICE.match(self.device):
+        if not _DEVICE.fullmatch(self.device):
             raise exception.InvalidSpec(
                 f'volume {self.volume}: {self.device!r} is not the name of a '
                 'device, such as vdb')
@@ -67,7 +67,8 @@ def check_path(path: str) -> str:
 
     :raises InvalidSpec: otherwise
     """
-    if (not path.startswith('/') or posixpath.normpath(path) != path
+    if (not path.startswith('/') or path.startswith('//')
+            or posixpath.normpath(path) != path
             or path == '/' or '\0' in path or len(path) > _PATH_MAX):
         raise exception.InvalidSpec(
             f'volume path {path!r} is not an absolute directory without .., '

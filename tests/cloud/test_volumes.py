@@ -19,6 +19,7 @@ from openstack import exceptions
 from openstack import resource
 from openstack import utils
 
+from tests import archives
 from tests.cloud import base
 
 _TIMEOUT = 120
@@ -34,17 +35,26 @@ class VolumeTestCase(base.CloudTestCase):
         assert base.cloud()['volumes'], 'run tools/cloud up --volumes first'
         cls.cinder = cls.user.block_storage
 
+    def setUp(self):
+        super().setUp()
+        self.volumes = []
+        # After the servers that still have them.
+        self.addCleanup(self.delete_volumes)
+
     def volume(self, kind: str, size: int = 1, **fields):
         """A new volume, removed after the test."""
         volume = self.cinder.create_volume(size=size, volume_type=kind,
                                            **fields)
-        self.addCleanup(self.delete_volume, volume)
+        self.volumes.append(volume)
         return self.becomes(volume, 'available')
 
-    def delete_volume(self, volume) -> None:
-        self.cinder.delete_volume(volume, ignore_missing=True)
-        resource.wait_for_delete(self.cinder, volume, interval=0.5,
-                                 wait=_TIMEOUT)
+    def delete_volumes(self) -> None:
+        for volume in self.volumes:
+            self.becomes(volume, 'available', ())
+            self.cinder.delete_volume(volume)
+        for volume in self.volumes:
+            resource.wait_for_delete(self.cinder, volume, interval=0.5,
+                                     wait=_TIMEOUT)
 
     def becomes(self, volume, status: str, failures=('error',)):
         return resource.wait_for_status(
@@ -174,15 +184,15 @@ class DeviceTest(VolumeTestCase):
     def test_multiattach(self):
         volume = self.volume('multiattach')
         servers = [self.active(self.boot(self.busybox())) for _ in '12']
-        for server in servers:
-            self.user.compute.create_volume_attachment(
-                server, volume_id=volume.id)
+        first, second = servers
+        self.attach(first, volume)
+        self.user.compute.create_volume_attachment(second,
+                                                   volume_id=volume.id)
         for _ in utils.iterate_timeout(_TIMEOUT, 'not attached twice',
                                        wait=0.5):
             if len(self.cinder.get_volume(volume).attachments) == 2:
                 break
         self.becomes(volume, 'in-use')
-        first, second = servers
         self.shell(first, 'echo hello | dd of=/dev/vdb conv=fsync '
                           '2>/dev/null')
         hello = 'dd if=/dev/vdb bs=5 count=1 2>/dev/null'
@@ -261,12 +271,14 @@ class MountTest(VolumeTestCase):
 
     def test_from_the_start(self):
         """The process finds the volumes that came with the request."""
+        image = self.upload(base.busybox_archive(archives.tar(
+            archives.directory('var/www', uid=33, gid=34))))
         volumes = [self.volume(kind) for kind in BACKENDS]
         servers = []
         for _ in '12':
             server = self.active(self.boot(
-                self.busybox(), block_device_mapping=[
-                    {'boot_index': 0, 'uuid': self.busybox(),
+                image, block_device_mapping=[
+                    {'boot_index': 0, 'uuid': image,
                      'source_type': 'image', 'destination_type': 'local'},
                     *({'uuid': volume.id, 'source_type': 'volume',
                        'destination_type': 'volume', 'tag': tag}
@@ -279,8 +291,8 @@ class MountTest(VolumeTestCase):
                         '/bin/sh -c "echo $HOSTNAME >> /var/www/starts && '
                         'exec sleep 1000000"'}))
             servers.append(server)
-            self.assertEqual(f'{len(servers)}', self.shell(
-                server, 'wc -l < /var/www/starts'))
+            self.shell(server, f'until [ "$(wc -l < /var/www/starts)" = '
+                       f'{len(servers)} ]; do sleep 0.1; done')
             # Its owner is as that of the image's directory, and no device
             # can be written to behind the file system's back.
             self.assertEqual('33', self.shell(

@@ -106,9 +106,9 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
         instance.info_cache = objects.InstanceInfoCache(
             network_info=test_utils.network_model.NetworkInfo([]))
         instance.trusted_certs = None
-        store = self.connection._images._store
-        store.adopt(instance.image_ref,
-                    self.runtime.images.raw_config(self.runtime.image.id))
+        self.connection._images.store.adopt(
+            instance.image_ref,
+            self.runtime.images.record(self.runtime.image.id))
         self.connection.spawn(
             self.ctxt, instance, instance.image_meta, [], 'herp', {},
             network_info=[])

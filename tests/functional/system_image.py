@@ -56,9 +56,14 @@ def _layer(name: str, packages: tuple[str, ...]) -> bytes:
     return path.read_bytes()
 
 
+def layer() -> bytes:
+    """A system with systemd as an uncompressed tar."""
+    return _layer('systemd', _SYSTEM)
+
+
 def archive() -> bytes:
     """A ``docker save`` archive of one layer."""
-    return archives.docker_archive(_layer('systemd', _SYSTEM))
+    return archives.docker_archive(layer())
 
 
 def engine_archive(inner: bytes) -> bytes:

@@ -69,7 +69,8 @@ class TransferTest(base.RuntimeTestCase):
 
     @contextlib.contextmanager
     def packed(self, container_id, compression='zstd'):
-        with self.images.spool(container_id) as (spool, fd):
+        with self.images.spool.file(container_id) as file:
+            spool, fd = file.name, file.fileno()
             parts = []
             for tree in engine.TREES:
                 done = engine.pack(container_id, tree, spool, compression)
@@ -158,7 +159,8 @@ class TransferTest(base.RuntimeTestCase):
 
     def test_only_what_is_halted_and_only_into_nothing(self):
         container_id = self.run_container(*FOREVER)
-        with self.images.spool(container_id) as (spool, _):
+        with self.images.spool.file(container_id) as file:
+            spool = file.name
             with self.assertRaises(exception.StateConflict):
                 engine.pack(container_id, 'upper', spool, 'none')
             with self.assertRaises(exception.StateConflict):

@@ -62,7 +62,8 @@ class UnpackTestCase(unittest.TestCase):
     def use(self, state: pathlib.Path) -> None:
         self.state = state
         state.chmod(0o755)
-        for name in ('layers/sha256', 'layers/tmp', 'spool', 'images'):
+        for name in ('layers/sha256', 'layers/tmp', 'spool', 'images',
+                     'blobs'):
             (state / name).mkdir(parents=True)
         CONF.set_override('state_path', str(state), 'container')
         CONF.set_override('id_range_start', _BASE, 'container')
@@ -510,14 +511,14 @@ class RecoveryTest(UnpackTestCase):
     def test_layers_that_nobody_needs_are_removed(self):
         images = [self.add_layers(archives.files({name: b''}), image_id=name)
                   for name in ('image', 'container', 'nobody')]
-        for image in images[1:]:
-            self.store.remove(image.id)
-        self.store.recover()
+        self.store.expire([], [], 3600)
         self.assertEqual(3, len(self.store.layers()))
-        self.store.recover(in_use=images[1].layers)
+        self.store.expire(['image'], images[1].layers, 0)
         self.assertEqual(
             {image.layers[0] for image in images[:2]},
             {layer.diff_id for layer in self.store.layers()})
+        self.assertIsNone(self.store.get('nobody'))
+        self.assertIsNone(self.store.get('container'))
 
     def test_layers_the_disk_may_not_have_are_removed(self):
         image = self.add_layers(archives.files({'a': b''}), image_id='lost')

@@ -24,6 +24,7 @@ import sys
 import typing as ty
 
 from onenode import credentials
+from onenode import demo
 from onenode import down
 from onenode import marks
 from onenode import plan
@@ -101,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         **_example('eval "$(tools/cloud openrc admin)"'))
     command.add_argument('user', nargs='?', choices=credentials.USERS,
                          default='demo', help='(default: demo)')
+
+    command = commands.add_parser(
+        'demo', help='build the images of a demo, have its stack, and print '
+        'where it answers', **_example('tools/cloud demo wordpress'))
+    command.add_argument('name', choices=sorted(demo.DEMOS))
 
     command = commands.add_parser(
         'restart', help='restart services',
@@ -232,6 +238,20 @@ def _openrc(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    cloud = _existing(arguments.dir)
+    if not supervisor.Client(cloud.layout).is_running():
+        raise plan.Failure('the cloud is down: tools/cloud up')
+    report = progress.Reporter()
+    with _lock():
+        run = demo.Run(cloud, demo.DEMOS[arguments.name], report)
+        if not run.run():
+            return 1
+    report.say(f'\n{run.address} answers after {report.elapsed():.0f} s. '
+               f'Remove it with: openstack stack delete {arguments.name}')
+    return 0
+
+
 def _service(cloud: plan.Plan, name: str) -> services.Service:
     known = {service.name: service for service in services.of(cloud)}
     if name not in known:
@@ -263,7 +283,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 _COMMANDS = {'up': _up, 'down': _down, 'status': _status, 'openrc': _openrc,
-             'restart': _restart, 'logs': _logs}
+             'demo': _demo, 'restart': _restart, 'logs': _logs}
 
 
 def main() -> int:

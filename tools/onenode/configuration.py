@@ -20,6 +20,7 @@ from onenode import marks
 from onenode import passwords
 from onenode import plan
 from onenode import template
+from onenode import venv
 
 
 def url(service: str, path: str = '') -> str:
@@ -40,6 +41,7 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'database_socket': f'unix_socket={layout.mysql_socket}&charset=utf8',
         'etc': layout.etc,
         'glance_url': url('glance'),
+        'heat_plugins': venv.packages(layout) / 'heat_plugin/plugins',
         'keystone_url': url('keystone'),
         'management': plan.MANAGEMENT,
         'memcached': f'{plan.LOOPBACK}:{plan.PORTS["memcached"]}',

@@ -32,7 +32,8 @@ BUILD = ('ca-certificates', 'gcc', 'libc6-dev', 'python3-dev', 'python3-venv')
 SERVICES = (
     'conmon', 'crun', 'curl', 'ethtool', 'haproxy', 'iproute2',
     'mariadb-server', 'memcached', 'openvswitch-switch', 'ovn-central',
-    'ovn-host', 'procps', 'rabbitmq-server', 'runc', 'sudo', 'util-linux',
+    'ovn-host', 'procps', 'rabbitmq-server', 'runc', 'skopeo', 'sudo',
+    'util-linux',
 )
 
 # For the option --volumes.

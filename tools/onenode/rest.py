@@ -64,3 +64,13 @@ class Session:
         """
         return _request(configuration.url(service, path), self._token,
                         None)[0]
+
+
+def answers(url: str) -> bool:
+    """Whether a web server answers well, without a proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=3) as reply:
+            return reply.status == 200
+    except OSError:
+        return False

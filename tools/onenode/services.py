@@ -246,13 +246,13 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
             configs=(etc / 'uwsgi.ini', *(etc / c for c in configs)), env=env)
 
     def daemon(name: str, needs: tuple[str, ...],
-               *configs: str, env: tuple[tuple[str, str], ...] = ()
-               ) -> Service:
+               *configs: str, env: tuple[tuple[str, str], ...] = (),
+               also: tuple[pathlib.Path, ...] = ()) -> Service:
         files = tuple(etc / c for c in configs)
         arguments = [word for file in files
                      for word in ('--config-file', str(file))]
         return Service(name, (f'{venv}/{name}', *arguments),
-                       needs=needs, configs=files, env=env)
+                       needs=needs, configs=(*files, *also), env=env)
 
     yield wsgi('keystone', 'keystone.wsgi.api',
                ('keystone bootstrap', 'management network'),
@@ -299,7 +299,7 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
                ('database heat', 'rabbitmq', 'keystone'), ('heat/heat.conf',),
                arguments=('--pyargv', f'--config-file {etc}/heat/heat.conf'))
     yield daemon('heat-engine', ('database heat', 'rabbitmq', 'identity'),
-                 'heat/heat.conf')
+                 'heat/heat.conf', also=installed)
     yield wsgi('horizon', 'openstack_dashboard.wsgi',
                ('horizon files', 'keystone'),
                ('horizon/local_settings.py',), path='/auth/login/',

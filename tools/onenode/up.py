@@ -14,11 +14,9 @@
 
 import collections.abc as cabc
 import functools
-import json
 import pathlib
 import shutil
 import typing as ty
-import urllib.request
 
 from onenode import block_storage
 from onenode import ceph
@@ -36,6 +34,7 @@ from onenode import passwords
 from onenode import plan
 from onenode import progress
 from onenode import rest
+from onenode import sdk
 from onenode import services
 from onenode import status
 from onenode import supervisor
@@ -246,13 +245,9 @@ class Up:
         return True
 
     def _api(self, module: str, wanted: dict[str, ty.Any],
-             log: pathlib.Path) -> None:
+             log: pathlib.Path) -> dict[str, ty.Any]:
         """Run a module of ``onenode.api`` in the virtualenv."""
-        command.run([self.layout.bin / 'python', '-m',
-                     f'onenode.api.{module}'],
-                    stdin=json.dumps(wanted), log=log,
-                    env=command.environment(PYTHONPATH=str(TOOLS),
-                                            NO_PROXY='*', no_proxy='*'))
+        return sdk.call(self.layout, module, wanted, log)
 
     def create_identity(self, log: pathlib.Path) -> bool:
         mark = 'identity'
@@ -338,37 +333,25 @@ class Up:
             'properties': {'img_hv_type': 'docker'}}
         if self.cloud.driver == 'fake':
             image.update(container_format='bare', properties={})
-        before = log.stat().st_size if log.exists() else 0
         wanted = {
             'admin': credentials.sdk(self.layout, 'admin'),
             'demo': credentials.sdk(self.layout, 'demo'), 'image': image,
             'server': DEMO_SERVER, 'flavor': 'c1.small'}
         try:
-            self._api('server', wanted, log)
+            answer = self._api('server', wanted, log)
         except plan.Failure as failure:
             raise plan.Failure(
                 f'{failure}\nSee also: tools/cloud logs nova-compute@node1',
                 log)
-        with open(log, 'rb') as file:
-            file.seek(before)
-            answer = json.loads(file.read().splitlines()[-1])
         self.address = answer['address']
         return answer['created']
 
     def wait_for_answer(self) -> bool:
         if self.cloud.driver == 'fake':
             return False
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}))
         url = f'http://{self.address}/'
-
-        def answers() -> bool:
-            try:
-                with opener.open(url, timeout=3) as reply:
-                    return reply.status == 200
-            except OSError:
-                return False
-        command.wait_for(answers, f'{url} does not answer', 60,
+        command.wait_for(functools.partial(rest.answers, url),
+                         f'{url} does not answer', 60,
                          self.layout.log_of('nova-compute@node1'))
         return True
 

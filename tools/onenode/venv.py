@@ -21,8 +21,9 @@ from onenode import marks
 from onenode import plan
 
 # What the wheel is made of.
-SOURCES = ('nova_container', 'nova', 'etc', 'setup.cfg', 'setup.py',
-           'pyproject.toml', 'requirements.txt', 'README.rst', 'LICENSE')
+SOURCES = ('heat_plugin', 'nova_container', 'nova', 'etc', 'setup.cfg',
+           'setup.py', 'pyproject.toml', 'requirements.txt', 'README.rst',
+           'LICENSE')
 
 _UV = next(line.strip() for line in plan.CONSTRAINTS.read_text().splitlines()
            if line.startswith('uv=='))
@@ -51,6 +52,12 @@ def create(layout: plan.Layout, log: pathlib.Path) -> bool:
                 log=log, env=_environment(layout))
     marks.put(layout, 'venv', wanted)
     return True
+
+
+def packages(layout: plan.Layout) -> pathlib.Path:
+    """Where the virtualenv has its packages."""
+    return layout.venv / ('lib/python{0.major}.{0.minor}/site-packages'
+                          .format(sys.version_info))
 
 
 def driver_sources() -> list[pathlib.Path]:

@@ -33,6 +33,17 @@ class WishesTest(unittest.TestCase):
                              'container:env:a.b': 'x=y '})
         self.assertEqual((('DB_HOST', 'db'), ('a.b', 'x=y ')), said.env)
 
+    def test_mounts(self):
+        said = wishes.parse({'container:mount:/dev/vdb': '/data',
+                             'container:mount:db': '/var/lib/mysql:ro'})
+        self.assertEqual((wishes.Mount('vdb', '/data'),
+                          wishes.Mount('db', '/var/lib/mysql', True)),
+                         said.mounts)
+        for value in ('data', '/', '/a/..', '/data:rx', '/proc/1', ''):
+            with self.assertRaisesRegex(exception.InvalidSpec,
+                                        'container:mount:vdb'):
+                wishes.parse({'container:mount:vdb': value})
+
     def test_unknown_word_lists_the_right_ones(self):
         with self.assertRaises(exception.InvalidSpec) as caught:
             wishes.parse({'container:comand': 'x'})

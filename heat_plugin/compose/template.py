@@ -1,0 +1,203 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A Heat template for what a Compose file asks for."""
+
+import collections.abc
+import dataclasses
+import math
+import typing as ty
+
+from heat_plugin.compose import document
+from heat_plugin.compose import model
+
+VERSION = 'wallaby'
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Flavor:
+    """A flavor; the smallest first.
+
+    :param ram: MiB
+    """
+
+    ram: int
+    vcpus: int
+    disk: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the application is to be.
+
+    :param flavor: of services without limits
+    :param flavors: to choose from for those that have some
+    :param network: the default network; None to create one
+    :param floating_network: for the ports that are published; None for none
+    :param router: that connects the networks that are created
+    :param images: names in Glance, by those in the file
+    :param volume_size: GiB of a volume that says nothing of it
+    """
+
+    flavor: str
+    flavors: tuple[Flavor, ...]
+    network: str | None = None
+    floating_network: str | None = None
+    router: str | None = None
+    images: collections.abc.Mapping[str, str] = dataclasses.field(
+        default_factory=dict)
+    volume_size: int = 1
+
+
+def container_names(service: model.Service) -> list[str]:
+    """Names of the resources, and of the hosts, of a service."""
+    return [service.name if index == 1 else f'{service.name}-{index}'
+            for index in range(1, service.replicas + 1)]
+
+
+def write(application: model.Application, place: Place) -> dict[str, ty.Any]:
+    """The template.
+
+    :raises Refused: no flavor is large enough
+    """
+    return _Writer(application, place).write()
+
+
+class _Writer:
+
+    def __init__(self, application: model.Application, place: Place) -> None:
+        self._application = application
+        self._place = place
+        self._resources: dict[str, ty.Any] = {}
+
+    def write(self) -> dict[str, ty.Any]:
+        services = self._application.services.values()
+        used = {attachment.network for service in services
+                for attachment in service.networks}
+        for index, name in enumerate(sorted(used)):
+            self._write_network(name, 100 + index)
+        for name, volume in self._application.volumes.items():
+            if not volume.external:
+                self._resources[f'volume_{name}'] = {
+                    'type': 'OS::Cinder::Volume', 'properties': {
+                        'size': volume.size or self._place.volume_size,
+                        **({'volume_type': volume.type} if volume.type
+                           else {})}}
+        for service in services:
+            for name in container_names(service):
+                self._write_container(service, name)
+        return {'heat_template_version': VERSION,
+                'resources': self._resources, 'outputs': self._outputs()}
+
+    # Networks
+
+    def _external(self, name: str) -> str | None:
+        """The network that is there already, if this is one."""
+        network = self._application.networks.get(name)
+        if network is None:
+            return self._place.network
+        return network.name if network.external else None
+
+    def _write_network(self, name: str, number: int) -> None:
+        if self._external(name) is not None:
+            return
+        network = self._application.networks.get(name, model.Network(name))
+        self._resources[f'network_{name}'] = {'type': 'OS::Neutron::Net'}
+        self._resources[f'subnet_{name}'] = {
+            'type': 'OS::Neutron::Subnet', 'properties': {
+                'network': {'get_resource': f'network_{name}'},
+                'cidr': network.cidr or f'192.168.{number}.0/24'}}
+        if self._place.router is not None and not network.internal:
+            self._resources[f'router_{name}'] = {
+                'type': 'OS::Neutron::RouterInterface', 'properties': {
+                    'router': self._place.router,
+                    'subnet': {'get_resource': f'subnet_{name}'}}}
+
+    def _interface(self, attachment: model.Attachment) -> dict[str, ty.Any]:
+        name = attachment.network
+        there = self._external(name)
+        found: dict[str, ty.Any] = (
+            {'network': there} if there is not None
+            else {'subnet': {'get_resource': f'subnet_{name}'}})
+        if attachment.fixed_ip is not None:
+            found['fixed_ip'] = attachment.fixed_ip
+        return found
+
+    # Containers
+
+    def _flavor(self, service: model.Service) -> str:
+        limits = service.limits
+        if not limits:
+            return self._place.flavor
+        cpus = math.ceil(limits.cpus or 0)
+        memory = math.ceil((limits.memory or 0) / 2 ** 20)
+        for flavor in sorted(self._place.flavors):
+            if flavor.vcpus >= cpus and flavor.ram >= memory:
+                return flavor.name
+        raise document.Refused(
+            f'no flavor has {cpus} processors and {memory} MiB',
+            ('services', service.name, 'deploy', 'resources', 'limits'))
+
+    def _image(self, name: str) -> str:
+        return self._place.images.get(name, name.removesuffix(':latest'))
+
+    def _wait_for(self, service: model.Service) -> dict[str, str]:
+        """What the others wait for; by default what Container does."""
+        conditions = {other.depends_on.get(service.name)
+                      for other in self._application.services.values()}
+        if 'service_completed_successfully' in conditions:
+            return {'wait_for': 'exited:0'}
+        if 'service_healthy' in conditions:
+            return {'wait_for': 'healthy'}
+        return {}
+
+    def _write_container(self, service: model.Service, name: str) -> None:
+        place = self._place
+        properties = {
+            'hostname': name, **service.properties,
+            'image': self._image(service.properties['image']),
+            'flavor': self._flavor(service),
+            'networks': [self._interface(a) for a in service.networks],
+            **self._wait_for(service)}
+        if service.exposed:
+            properties['expose'] = list(service.exposed)
+        if service.published and place.floating_network is not None:
+            properties['floating_network'] = place.floating_network
+        if service.mounts:
+            properties['volumes'] = [
+                {'volume': self._volume(mount.volume),
+                 'mount_path': mount.path, 'read_only': mount.read_only}
+                for mount in service.mounts]
+        depends = [name for other in service.depends_on
+                   for name in container_names(
+                       self._application.services[other])]
+        depends += [f'router_{attachment.network}'
+                    for attachment in service.networks
+                    if f'router_{attachment.network}' in self._resources]
+        self._resources[name] = {
+            'type': 'NovaContainer::Container', 'properties': properties,
+            **({'depends_on': depends} if depends else {})}
+
+    def _volume(self, name: str) -> ty.Any:
+        volume = self._application.volumes[name]
+        return (volume.name if volume.external
+                else {'get_resource': f'volume_{name}'})
+
+    def _outputs(self) -> dict[str, ty.Any]:
+        names = [name for service in self._application.services.values()
+                 for name in container_names(service)]
+        return {output: {'value': {
+            name: {'get_attr': [name, attribute]} for name in names}}
+            for output, attribute in (('addresses', 'first_address'),
+                                      ('floating_ips', 'floating_ip'),
+                                      ('states', 'state'))}

@@ -1,0 +1,826 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``NovaContainer::Container``: one container, a server of Nova's."""
+
+import dataclasses
+import time
+import typing as ty
+
+from heat.common import exception
+from heat.common.i18n import _
+from heat.engine import attributes
+from heat.engine import constraints
+from heat.engine import properties
+from heat.engine.resources.openstack.nova import server
+
+from heat_plugin import exposure
+from heat_plugin import logs
+from heat_plugin import readiness
+from heat_plugin import words
+
+# Sections of the resource's data.
+_GROUP = 'security_group_id'
+_FLOATING_IP = 'floating_ip_id'
+_LOGS_HEAD = 'logs_head'
+
+# Seconds for a server to stop and its volumes to be detached.
+_STEPS_TIMEOUT = 180.0
+
+
+def _inherited(name: str, **changes: ty.Any) -> properties.Schema:
+    """A property of OS::Nova::Server with some of its schema changed."""
+    theirs = server.Server.properties_schema[name]
+    fields = {'description': theirs.description, 'default': theirs.default,
+              'schema': theirs.schema, 'required': theirs.required,
+              'constraints': theirs.constraints,
+              'update_allowed': theirs.update_allowed, **changes}
+    return properties.Schema(theirs.type, **fields)
+
+
+def _duration(description: str) -> properties.Schema:
+    return properties.Schema(
+        properties.Schema.STRING,
+        _('%s In seconds, or as 1m30s or 500ms.') % description,
+        constraints=[constraints.AllowedPattern(words.DURATION)],
+        update_allowed=True)
+
+
+class Container(server.Server):
+    """A container: a server that Nova's container driver boots.
+
+    CREATE_COMPLETE means that the container is ready: its health check
+    succeeds, or, if it has none, its process runs. A process that ends with
+    an error fails the resource, and the end of its log is the reason.
+
+    What can be changed in place is. A new image, command or environment, and
+    whatever else the process gets at its start, makes Nova build the server
+    anew from its image: addresses and volumes stay, what the container has
+    written elsewhere is lost.
+    """
+
+    PROPERTIES = (
+        NAME, IMAGE, FLAVOR, HOSTNAME, COMMAND, ENTRYPOINT, ENVIRONMENT,
+        WORKING_DIR, USER, TTY, REAPER, STOP_SIGNAL, STOP_GRACE_PERIOD,
+        RESTART_POLICY, HEALTH_CHECK, WAIT_FOR, LINKS, NETWORKS,
+        SECURITY_GROUPS, EXPOSE, FLOATING_NETWORK, VOLUMES, METADATA,
+        USER_DATA, KEY_NAME, CONFIG_DRIVE, AVAILABILITY_ZONE,
+        SCHEDULER_HINTS, FLAVOR_UPDATE_POLICY, IMAGE_UPDATE_POLICY,
+    ) = (
+        'name', 'image', 'flavor', 'hostname', 'command', 'entrypoint',
+        'environment', 'working_dir', 'user', 'tty', 'init', 'stop_signal',
+        'stop_grace_period', 'restart_policy', 'health_check', 'wait_for',
+        'links', 'networks', 'security_groups', 'expose', 'floating_network',
+        'volumes', 'metadata', 'user_data', 'key_name', 'config_drive',
+        'availability_zone', 'scheduler_hints', 'flavor_update_policy',
+        'image_update_policy',
+    )
+
+    _VOLUME_KEYS = (
+        VOLUME, MOUNT_PATH, READ_ONLY,
+    ) = (
+        'volume', 'mount_path', 'read_only',
+    )
+
+    ATTRIBUTES = (
+        NAME_ATTR, FIRST_ADDRESS, ADDRESSES, NETWORKS_ATTR, FLOATING_IP,
+        STATE, HEALTH, EXIT_CODE, LOGS, LOGS_HEAD, LOGS_TAIL, CONSOLE_URLS,
+    ) = (
+        'name', 'first_address', 'addresses', 'networks', 'floating_ip',
+        'state', 'health', 'exit_code', 'logs', 'logs_head', 'logs_tail',
+        'console_urls',
+    )
+
+    properties_schema = {
+        NAME: properties.Schema(
+            properties.Schema.STRING,
+            _('Name of the server.'),
+            update_allowed=True),
+        IMAGE: _inherited(
+            server.Server.IMAGE, required=True,
+            description=_('Name or id of the container image in Glance.')),
+        FLAVOR: _inherited(
+            server.Server.FLAVOR,
+            description=_('Name or id of the flavor, which limits '
+                          'processors, memory, disk and more.')),
+        HOSTNAME: properties.Schema(
+            properties.Schema.STRING,
+            _('Host name, by which the other containers of the network '
+              'reach this one. By default the name of the resource.'),
+            constraints=[constraints.AllowedPattern(
+                '[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?')],
+            update_allowed=True),
+        COMMAND: properties.Schema(
+            properties.Schema.ANY,
+            _("Instead of the image's Cmd: a list of words, or a line as for "
+              'a shell.'),
+            update_allowed=True),
+        ENTRYPOINT: properties.Schema(
+            properties.Schema.ANY,
+            _("Instead of the image's Entrypoint, which also drops its Cmd: "
+              'a list of words, or a line as for a shell.'),
+            update_allowed=True),
+        ENVIRONMENT: properties.Schema(
+            properties.Schema.MAP,
+            _("Environment variables, added to the image's."),
+            update_allowed=True),
+        WORKING_DIR: properties.Schema(
+            properties.Schema.STRING,
+            _('Directory that the process starts in.'),
+            constraints=[constraints.AllowedPattern('/.*')],
+            update_allowed=True),
+        USER: properties.Schema(
+            properties.Schema.STRING,
+            _('User, or user:group, names or numbers.'),
+            update_allowed=True),
+        TTY: properties.Schema(
+            properties.Schema.BOOLEAN,
+            _('A terminal as standard input and output.'),
+            update_allowed=True),
+        REAPER: properties.Schema(
+            properties.Schema.BOOLEAN,
+            _('A small init as process 1, which reaps orphans and passes '
+              'signals on.'),
+            update_allowed=True),
+        STOP_SIGNAL: properties.Schema(
+            properties.Schema.STRING,
+            _('Signal that asks the process to end.'),
+            constraints=[constraints.AllowedPattern(
+                '(SIG)?[A-Z0-9+-]+|[0-9]{1,2}')],
+            update_allowed=True),
+        STOP_GRACE_PERIOD: _duration(
+            _('How long the process may take to end before it is killed.')),
+        RESTART_POLICY: properties.Schema(
+            properties.Schema.STRING,
+            _('Whether a process that ended is started again: no, always, '
+              'on-failure, or on-failure:N for N times.'),
+            constraints=[constraints.AllowedPattern(
+                'no|always|on-failure(:[0-9]+)?')],
+            update_allowed=True),
+        HEALTH_CHECK: properties.Schema(
+            properties.Schema.MAP,
+            _("Instead of the image's health check."),
+            schema={
+                'test': properties.Schema(
+                    properties.Schema.ANY,
+                    _('Command that succeeds while the container is healthy: '
+                      'a line for the shell, a list of words, or in the '
+                      'forms of a Dockerfile, with CMD, CMD-SHELL or NONE '
+                      'first.')),
+                'interval': _duration(_('Time between two checks.')),
+                'timeout': _duration(_('How long one may take.')),
+                'start_period': _duration(
+                    _('How long failures do not count after the start.')),
+                'start_interval': _duration(
+                    _('Time between two checks until then.')),
+                'retries': properties.Schema(
+                    properties.Schema.INTEGER,
+                    _('Failures in a row that make it unhealthy.'),
+                    constraints=[constraints.Range(min=1)]),
+            },
+            update_allowed=True),
+        WAIT_FOR: properties.Schema(
+            properties.Schema.STRING,
+            _('When the container is ready: running; healthy; or exited:CODE '
+              'for a job that ends with that code. By default healthy if it '
+              'has a health check and running otherwise.'),
+            constraints=[constraints.AllowedPattern(readiness.PATTERN)],
+            update_allowed=True),
+        LINKS: properties.Schema(
+            properties.Schema.LIST,
+            _('Containers, by get_resource, that have to be ready before '
+              'this one is created. They are reached by their host names.'),
+            schema=properties.Schema(properties.Schema.STRING),
+            update_allowed=True),
+        NETWORKS: _inherited(
+            server.Server.NETWORKS,
+            description=_('Networks, in the order of the interfaces; each by '
+                          'network, subnet or port. By default the one '
+                          'network that the project can use.')),
+        SECURITY_GROUPS: _inherited(
+            server.Server.SECURITY_GROUPS,
+            description=_('Names or ids of security groups. By default the '
+                          "project's group default; that of expose is "
+                          'added.')),
+        EXPOSE: properties.Schema(
+            properties.Schema.LIST,
+            _('Ports that anyone may connect to, as 80, 53/udp or '
+              '8000-8010/tcp: a security group that lets them in.'),
+            schema=properties.Schema(
+                properties.Schema.STRING,
+                constraints=[constraints.AllowedPattern(exposure.PATTERN)]),
+            update_allowed=True),
+        FLOATING_NETWORK: properties.Schema(
+            properties.Schema.STRING,
+            _('Name or id of an external network: the container gets a '
+              'floating IP of it, on its first interface.'),
+            constraints=[constraints.CustomConstraint('neutron.network')],
+            update_allowed=True),
+        VOLUMES: properties.Schema(
+            properties.Schema.LIST,
+            _('Cinder volumes to attach.'),
+            schema=properties.Schema(properties.Schema.MAP, schema={
+                VOLUME: properties.Schema(
+                    properties.Schema.STRING, _('Id of the volume.'),
+                    constraints=[
+                        constraints.CustomConstraint('cinder.volume')],
+                    required=True),
+                MOUNT_PATH: properties.Schema(
+                    properties.Schema.STRING,
+                    _('Where its file system is mounted. A volume without '
+                      'one gets one. Without a path the volume is a block '
+                      'device only.'),
+                    constraints=[constraints.AllowedPattern('/.+')]),
+                READ_ONLY: properties.Schema(
+                    properties.Schema.BOOLEAN, _('Mounted for reading only.'),
+                    default=False),
+            }),
+            update_allowed=True),
+        METADATA: _inherited(
+            server.Server.METADATA,
+            description=_("The server's metadata. Keys that begin with "
+                          'container: are those of other properties.')),
+        USER_DATA: _inherited(
+            server.Server.USER_DATA, default=None,
+            description=_('User data, for the metadata service and the '
+                          'config drive.')),
+        KEY_NAME: _inherited(server.Server.KEY_NAME, update_allowed=True),
+        CONFIG_DRIVE: _inherited(server.Server.CONFIG_DRIVE),
+        AVAILABILITY_ZONE: _inherited(
+            server.Server.AVAILABILITY_ZONE,
+            description=_('Availability zone.')),
+        SCHEDULER_HINTS: _inherited(server.Server.SCHEDULER_HINTS),
+        FLAVOR_UPDATE_POLICY: _inherited(
+            server.Server.FLAVOR_UPDATE_POLICY),
+        IMAGE_UPDATE_POLICY: _inherited(
+            server.Server.IMAGE_UPDATE_POLICY,
+            description=_('How a new image is applied: Nova builds the '
+                          'server anew, or it is replaced.'),
+            constraints=[constraints.AllowedValues(['REBUILD', 'REPLACE'])]),
+    }
+
+    attributes_schema = {
+        NAME_ATTR: attributes.Schema(
+            _('Name of the server.'), type=attributes.Schema.STRING),
+        FIRST_ADDRESS: attributes.Schema(
+            _('Address of the first interface, IPv4 if it has one.'),
+            type=attributes.Schema.STRING),
+        ADDRESSES: server.Server.attributes_schema[server.Server.ADDRESSES],
+        NETWORKS_ATTR:
+            server.Server.attributes_schema[server.Server.NETWORKS_ATTR],
+        FLOATING_IP: attributes.Schema(
+            _('Floating IP of the first interface that has one.'),
+            type=attributes.Schema.STRING),
+        STATE: attributes.Schema(
+            _('running, restarting, paused, suspended, exited, or the '
+              "server's status in small letters."),
+            type=attributes.Schema.STRING,
+            cache_mode=attributes.Schema.CACHE_NONE),
+        HEALTH: attributes.Schema(
+            _('starting, healthy or unhealthy, while a container with a '
+              'health check runs.'),
+            type=attributes.Schema.STRING,
+            cache_mode=attributes.Schema.CACHE_NONE),
+        EXIT_CODE: attributes.Schema(
+            _("How the process has ended last: its code, or 128 and the "
+              "signal's number."),
+            type=attributes.Schema.INTEGER,
+            cache_mode=attributes.Schema.CACHE_NONE),
+        LOGS: attributes.Schema(
+            _('What the process wrote, its last 100 kB.'),
+            type=attributes.Schema.STRING,
+            cache_mode=attributes.Schema.CACHE_NONE),
+        LOGS_HEAD: attributes.Schema(
+            _('The first line that the process wrote. The container is not '
+              'ready before there is one, where a template asks for it.'),
+            type=attributes.Schema.STRING),
+        LOGS_TAIL: attributes.Schema(
+            _('The last line that the process wrote.'),
+            type=attributes.Schema.STRING,
+            cache_mode=attributes.Schema.CACHE_NONE),
+        CONSOLE_URLS:
+            server.Server.attributes_schema[server.Server.CONSOLE_URLS],
+    }
+
+    def translation_rules(self, props):
+        return [rule for rule in super().translation_rules(props)
+                if rule.translation_path[0] in self.properties_schema]
+
+    def user_data_software_config(self):
+        # OS::Nova::Server asks; there is no agent in a container.
+        return False
+
+    # Validation
+
+    def validate(self):
+        # That of OS::Nova::Server is about properties that are not here.
+        super(server.Server, self).validate()
+        props = self.properties
+        self._check_words(props)
+        self._validate_image_flavor(props[self.IMAGE], props[self.FLAVOR])
+        networks = props[self.NETWORKS] or []
+        for network in networks:
+            self._validate_network(network)
+        if props[self.SECURITY_GROUPS] or props[self.EXPOSE]:
+            if any(network[self.NETWORK_PORT] for network in networks):
+                raise exception.ResourcePropertyConflict(
+                    f'{self.NETWORKS}/{self.NETWORK_PORT}',
+                    self.SECURITY_GROUPS if props[self.SECURITY_GROUPS]
+                    else self.EXPOSE)
+
+    def _check_words(self, props) -> None:
+        """Check what no schema can say.
+
+        :raises StackValidationFailed: names the property
+        """
+        try:
+            said = words.of(props).metadata
+            for key in props[self.METADATA] or {}:
+                if key.startswith(words.PREFIX):
+                    raise words.InvalidProperty(
+                        self.METADATA, f'{key} is for other properties, '
+                        'such as environment and command')
+            exposure.Ports.of(props[self.EXPOSE])
+        except words.InvalidProperty as error:
+            raise exception.StackValidationFailed(
+                error='Property error',
+                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
+                      error.name],
+                message=str(error))
+        metadata = {**(props[self.METADATA] or {}), **said}
+        limit = self.client_plugin().absolute_limits()['maxServerMeta']
+        self._check_maximum(
+            len(metadata), limit,
+            _('%(name)s: metadata and environment have %(count)d entries '
+              'together, and a server can have %(limit)d') % {
+                  'name': self.name, 'count': len(metadata), 'limit': limit})
+
+    # Creation
+
+    def _hostname(self, props) -> str:
+        """The host name: as asked for, or that of the resource."""
+        return props[self.HOSTNAME] or ''.join(
+            c if c.isascii() and c.isalnum() else '-'
+            for c in self.name).strip('-')[:63] or 'container'
+
+    def _metadata(self, props) -> dict[str, str]:
+        return {**self.client_plugin().meta_serialize(
+            props[self.METADATA] or {}), **words.of(props).metadata}
+
+    def handle_create(self):
+        props = self.properties
+        groups = self._groups(props)
+        if props[self.EXPOSE]:
+            groups.append(self._create_group(props))
+        created = None
+        try:
+            created = self.client().servers.create(
+                name=self._server_name(),
+                hostname=self._hostname(props),
+                image=props[self.IMAGE],
+                flavor=props[self.FLAVOR],
+                meta=self._metadata(props),
+                userdata=words.of(props).user_data,
+                key_name=props[self.KEY_NAME],
+                security_groups=groups,
+                nics=self._build_nics(props[self.NETWORKS],
+                                      security_groups=groups) or 'auto',
+                block_device_mapping_v2=[
+                    {'uuid': volume[self.VOLUME], 'source_type': 'volume',
+                     'destination_type': 'volume', 'boot_index': -1,
+                     'delete_on_termination': False}
+                    for volume in props[self.VOLUMES] or ()] or None,
+                config_drive=props[self.CONFIG_DRIVE],
+                availability_zone=props[self.AVAILABILITY_ZONE],
+                scheduler_hints=self._scheduler_hints(
+                    props[self.SCHEDULER_HINTS]))
+        finally:
+            # Also when this thread is ended here.
+            if created is not None:
+                self.resource_id_set(created.id)
+        return self._waiting()
+
+    def check_create_complete(self, waiting):
+        self._ensure_floating_ip(self.properties)
+        return self._is_ready(waiting)
+
+    def _waiting(self, props=None) -> readiness.Waiting:
+        return readiness.Waiting(_wanted(props or self.properties))
+
+    def _is_ready(self, waiting: readiness.Waiting) -> bool:
+        """Whether the container is what is waited for.
+
+        :raises Error: it will not become so
+        """
+        server = self._fetch()
+        if server is None:
+            return False
+        try:
+            if not waiting.is_over(_observation(server)):
+                return False
+        except readiness.Failed as failure:
+            end = logs.end(self.log())
+            # Not ResourceInError, after which Heat tries it all again.
+            raise exception.Error(
+                f'The container is not ready: {failure}; '
+                + (f'the end of its log:\n{end}' if end
+                   else 'it has written nothing'))
+        first = logs.first_line(self.log())
+        if not first and self.LOGS_HEAD in self.referenced_attrs():
+            return False
+        self.data_set(_LOGS_HEAD, first, redact=True)
+        self.store_external_ports()
+        return True
+
+    # Network
+
+    def _groups(self, props) -> list[str]:
+        """The security groups beside that of the property expose."""
+        return list(props[self.SECURITY_GROUPS] or ['default'])
+
+    def _create_group(self, props) -> str:
+        group = exposure.SecurityGroup.create(
+            self.client('neutron'), self.physical_resource_name())
+        self.data_set(_GROUP, group.id)
+        group.open(exposure.Ports.of(props[self.EXPOSE]))
+        return group.id
+
+    def _ensure_floating_ip(self, props) -> None:
+        network = props[self.FLOATING_NETWORK]
+        if network is None or self.data().get(_FLOATING_IP):
+            return
+        server = self._fetch()
+        if server is None or server.status == 'BUILD':
+            return
+        network = self.client_plugin('neutron').find_resourceid_by_name_or_id(
+            'network', network)
+        first = server.interface_list()[0]
+        floating = self.client('neutron').create_floatingip({'floatingip': {
+            'floating_network_id': network,
+            'port_id': first.port_id}})['floatingip']
+        self.data_set(_FLOATING_IP, floating['id'])
+
+    def _release_floating_ip(self) -> None:
+        floating = self.data().get(_FLOATING_IP)
+        if floating:
+            with self.client_plugin('neutron').ignore_not_found:
+                self.client('neutron').delete_floatingip(floating)
+            self.data_delete(_FLOATING_IP)
+
+    def _delete_group(self) -> None:
+        group = self.data().get(_GROUP)
+        if group:
+            with self.client_plugin('neutron').ignore_not_found:
+                exposure.SecurityGroup(self.client('neutron'),
+                                       group).delete()
+            self.data_delete(_GROUP)
+
+    # What Nova says
+
+    def _fetch(self) -> ty.Any:
+        """The server; None while Nova does not answer.
+
+        :raises ResourceInError: it is in status ERROR
+        """
+        found = self.client_plugin().fetch_server(self.resource_id)
+        if found is not None and found.status == 'ERROR':
+            self.client_plugin()._check_active(found)
+        return found
+
+    def log(self) -> str:
+        """What the process wrote, as far as Nova keeps it."""
+        return self.client().servers.get_console_output(self.resource_id)
+
+    def _resolve_attribute(self, name):
+        if self.resource_id is None:
+            return None
+        if name == self.LOGS:
+            return self.log()
+        if name == self.LOGS_TAIL:
+            return logs.last_line(self.log())
+        if name == self.LOGS_HEAD:
+            return self.data().get(_LOGS_HEAD) or logs.first_line(self.log())
+        if name in (self.STATE, self.HEALTH, self.EXIT_CODE):
+            return getattr(_observation(
+                self.client_plugin().get_server(self.resource_id)), name)
+        if name in (self.FIRST_ADDRESS, self.FLOATING_IP):
+            return exposure.first_address(
+                self.client().servers.get(self.resource_id).addresses,
+                'fixed' if name == self.FIRST_ADDRESS else 'floating')
+        return super()._resolve_attribute(name)
+
+    def handle_check(self):
+        observed = _observation(
+            self.client_plugin().get_server(self.resource_id))
+        wanted = _wanted(self.properties)
+        checks = [{'attr': 'state', 'current': observed.state,
+                   'expected': 'running' if wanted.exit_code is None
+                   else 'exited'}]
+        if observed.health is not None:
+            checks.append({'attr': 'health', 'current': observed.health,
+                           'expected': 'healthy'})
+        self._verify_check_conditions(checks)
+
+    def parse_live_resource_data(self, resource_properties, resource_data):
+        live = super().parse_live_resource_data(resource_properties,
+                                                resource_data)
+        return {**{name: value for name, value in live.items()
+                   if name in self.properties_schema},
+                self.METADATA: {
+                    key: value for key, value in live[self.METADATA].items()
+                    if not key.startswith(words.PREFIX)}}
+
+    # Update
+
+    def needs_replace_with_prop_diff(self, changed_properties_set,
+                                     after_props, before_props):
+        for name, policy in ((self.FLAVOR, self.FLAVOR_UPDATE_POLICY),
+                             (self.IMAGE, self.IMAGE_UPDATE_POLICY)):
+            if (name in changed_properties_set
+                    and after_props[policy] == 'REPLACE'):
+                return True
+        # Nova resizes what runs.
+        return (self.FLAVOR in changed_properties_set
+                and _wanted(after_props).exit_code is not None)
+
+    def handle_update(self, json_snippet, tmpl_diff, prop_diff):
+        if tmpl_diff.metadata_changed():
+            self.metadata_set(json_snippet.metadata())
+        after = json_snippet.properties(self.properties_schema, self.context)
+        server = self.client_plugin().get_server(self.resource_id)
+        detached = []
+        steps = [self._detachment(volume)
+                 for volume in _volumes(self.properties)
+                 if volume not in _volumes(after)]
+        if self.NAME in prop_diff:
+            server.update(name=after[self.NAME]
+                          or self.physical_resource_name())
+        if self.NETWORKS in prop_diff:
+            detached = self._update_networks(server, after)
+            steps += [self._step(progress) for progress in detached]
+        self._update_groups(server, after)
+        if prop_diff.keys() & {self.FLOATING_NETWORK, self.NETWORKS}:
+            steps.append(_Step(lambda: self._renew_floating_ip(after)))
+        if self.FLAVOR in prop_diff:
+            steps += [self._step(progress)
+                      for progress in self._update_flavor(after)]
+        if prop_diff.keys() & _REBUILDING:
+            steps.append(_Step(lambda: self._rebuild(after), self._is_built))
+        elif prop_diff.keys() & {self.METADATA, self.VOLUMES}:
+            steps.append(_Step(lambda: self._update_metadata(after)))
+        steps += [self._attachment(volume) for volume in _volumes(after)
+                  if volume not in _volumes(self.properties)]
+        steps.append(_Step(lambda: self._start_again(after)))
+        return _Update(steps, detached, self._waiting(after))
+
+    def check_update_complete(self, update):
+        for step in update.steps:
+            if not step.is_done():
+                return False
+        self._delete_detached_internal_ports(update.detached)
+        return self._is_ready(update.waiting)
+
+    def _step(self, progress) -> '_Step':
+        """A step of OS::Nova::Server as one of ours."""
+        plugin = self.client_plugin()
+
+        def start():
+            progress.called = getattr(plugin, progress.handler)(
+                *progress.handler_args, **progress.handler_kwargs)
+            return progress.called
+
+        def check():
+            progress.complete = getattr(plugin, progress.checker)(
+                *progress.checker_args, **progress.checker_kwargs)
+            return progress.complete
+
+        return _Step(start, check)
+
+    def _attachment(self, mount: '_Mounted') -> '_Step':
+        plugin = self.client_plugin()
+        return _Step(
+            lambda: bool(plugin.attach_volume(self.resource_id, mount.volume,
+                                              None)),
+            lambda: self.client('cinder').volumes.get(
+                mount.volume).status == 'in-use')
+
+    def _detachment(self, mount: '_Mounted') -> '_Step':
+        plugin = self.client_plugin()
+        return _Step(
+            lambda: plugin.detach_volume(self.resource_id, mount.volume),
+            lambda: plugin.check_detach_volume_complete(self.resource_id,
+                                                        mount.volume))
+
+    def _update_metadata(self, after) -> bool:
+        servers = self.client().servers
+        before, wanted = self._metadata(self.properties), self._metadata(after)
+        gone = sorted(before.keys() - wanted.keys())
+        if gone:
+            servers.delete_meta(self.resource_id, gone)
+        if wanted:
+            servers.set_meta(self.resource_id, wanted)
+        return True
+
+    def _update_groups(self, server, after) -> None:
+        before = self._groups(self.properties)
+        group = self.data().get(_GROUP)
+        if after[self.EXPOSE] and group is None:
+            group = self._create_group(after)
+            server.add_security_group(group)
+        elif group is not None:
+            exposure.SecurityGroup(self.client('neutron'), group).open(
+                exposure.Ports.of(after[self.EXPOSE]))
+        wanted = self._groups(after)
+        for name in wanted:
+            if name not in before:
+                server.add_security_group(name)
+        for name in before:
+            if name not in wanted:
+                server.remove_security_group(name)
+
+    def _renew_floating_ip(self, after) -> bool:
+        self._release_floating_ip()
+        self._ensure_floating_ip(after)
+        return True
+
+    def _rebuild(self, after) -> bool:
+        server = self._fetch()
+        if server is None:
+            return False
+        self.data_delete(_LOGS_HEAD)
+        server.rebuild(
+            after[self.IMAGE], meta=self._metadata(after),
+            hostname=self._hostname(after), key_name=after[self.KEY_NAME],
+            userdata=words.of(after).user_data)
+        return True
+
+    def _is_built(self) -> bool:
+        server = self._fetch()
+        return (server is not None and server.status != 'REBUILD'
+                and getattr(server, 'OS-EXT-STS:task_state') is None)
+
+    def _start_again(self, after) -> bool:
+        """Start what has ended, unless it has ended as it should."""
+        server = self._fetch()
+        if server is None:
+            return False
+        observed = _observation(server)
+        if observed.state == 'exited' and (
+                observed.exit_code is None
+                or observed.exit_code != _wanted(after).exit_code):
+            self.client().servers.delete_meta(
+                self.resource_id, [key for key in server.metadata
+                                   if key in readiness.ENDED])
+            server.start()
+        return True
+
+    # The rest of its life
+
+    def handle_suspend(self):
+        if self._has_ended():
+            return None
+        return super().handle_suspend()
+
+    def check_suspend_complete(self, server_id):
+        return server_id is None or super().check_suspend_complete(server_id)
+
+    def handle_resume(self):
+        if self._has_ended():
+            return None
+        super().handle_resume()
+        return self._waiting()
+
+    def check_resume_complete(self, waiting):
+        return waiting is None or self._is_ready(waiting)
+
+    def _has_ended(self) -> bool:
+        server = self.client_plugin().get_server(self.resource_id)
+        return (_wanted(self.properties).exit_code is not None
+                and server.status == 'SHUTOFF')
+
+    def prepare_for_replace(self):
+        """Let go of what the replacement is to have: volumes and ports."""
+        if self.resource_id is None:
+            return
+        server = self.client_plugin().fetch_server(self.resource_id)
+        mounted = _volumes(self.properties)
+        if mounted and server is not None and server.status == 'ACTIVE':
+            # With its process alive a volume would be in use.
+            server.stop()
+            _carry_out([_Step(lambda: True, lambda: self._is_stopped()), *(
+                self._detachment(volume) for volume in mounted)])
+        super().prepare_for_replace()
+
+    def restore_prev_rsrc(self, convergence=False):
+        super().restore_prev_rsrc(convergence)
+        mounted = _volumes(self.properties)
+        if mounted and self.resource_id is not None:
+            _carry_out([self._attachment(volume) for volume in mounted])
+            self.client().servers.start(self.resource_id)
+
+    def _is_stopped(self) -> bool:
+        server = self._fetch()
+        return server is not None and server.status == 'SHUTOFF'
+
+    def handle_delete(self):
+        self._release_floating_ip()
+        return super().handle_delete()
+
+    def check_delete_complete(self, progress):
+        if not super().check_delete_complete(progress):
+            return False
+        self._release_floating_ip()
+        self._delete_group()
+        return True
+
+
+# Properties that the container takes up when it is built anew.
+_REBUILDING = words.PROPERTIES | {
+    Container.IMAGE, Container.HOSTNAME, Container.USER_DATA,
+    Container.KEY_NAME}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mounted:
+    """A volume and where it is mounted."""
+
+    volume: str
+    path: str | None
+    read_only: bool
+
+
+def _volumes(props) -> list[_Mounted]:
+    return [_Mounted(volume[Container.VOLUME], volume[Container.MOUNT_PATH],
+                     bool(volume[Container.READ_ONLY]))
+            for volume in props[Container.VOLUMES] or ()
+            if volume[Container.VOLUME]]
+
+
+def _wanted(props) -> readiness.Wanted:
+    return readiness.Wanted.parse(props[Container.WAIT_FOR])
+
+
+def _observation(server: ty.Any) -> readiness.Observation:
+    return readiness.Observation(
+        # Some clouds append words in parentheses.
+        status=server.status.partition('(')[0],
+        power_state=getattr(server, 'OS-EXT-STS:power_state', None),
+        metadata=server.metadata)
+
+
+@dataclasses.dataclass
+class _Step:
+    """Something to start once, and to wait for.
+
+    :param start: starts it; False to be called again
+    :param check: whether it is over; None if it is as soon as it is started
+    """
+
+    start: ty.Callable[[], bool]
+    check: ty.Callable[[], bool] | None = None
+    started: bool = False
+    done: bool = False
+
+    def is_done(self) -> bool:
+        if not self.started:
+            self.started = self.start()
+            if self.check is not None:
+                return False
+        if self.started and not self.done:
+            self.done = self.check is None or self.check()
+        return self.done
+
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    """An update under way.
+
+    :param detached: Heat's progress of the interfaces
+    """
+
+    steps: list[_Step]
+    detached: list[ty.Any]
+    waiting: readiness.Waiting
+
+
+def _carry_out(steps: list[_Step]) -> None:
+    """Wait for steps where Heat does not poll.
+
+    :raises Error: they take too long
+    """
+    end = time.monotonic() + _STEPS_TIMEOUT
+    for step in steps:
+        while not step.is_done():
+            if time.monotonic() > end:
+                raise exception.Error(_('The server that is to be replaced '
+                                        'does not let go of its volumes.'))
+            time.sleep(0.5)

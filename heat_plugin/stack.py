@@ -1,0 +1,190 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""``NovaContainer::Compose``: a Compose file as a stack of containers."""
+
+from heat.common import exception
+from heat.common.i18n import _
+from heat.engine import attributes
+from heat.engine import constraints
+from heat.engine import properties
+from heat.engine.resources import stack_resource
+
+from heat_plugin.compose import document
+from heat_plugin.compose import model
+from heat_plugin.compose import template
+from heat_plugin import words
+
+
+class Compose(stack_resource.StackResource):
+    """The services of a Compose file, as a nested stack.
+
+    Every container of a service is a resource NovaContainer::Container that
+    has the service's name, by which the others reach it; further replicas
+    are NAME-2, NAME-3 and so on. The file has to be as the Compose
+    specification says. What has no meaning for containers of Nova is refused
+    with its line.
+    """
+
+    PROPERTIES = (
+        FILE, VARIABLES, ENV_FILES, IMAGES, FLAVOR, NETWORK, ROUTER,
+        FLOATING_NETWORK, VOLUME_SIZE, SCALE, PROFILES,
+    ) = (
+        'file', 'environment', 'env_files', 'images', 'flavor', 'network',
+        'router', 'floating_network', 'volume_size', 'scale', 'profiles',
+    )
+
+    ATTRIBUTES = (
+        ADDRESSES, FLOATING_IPS, STATES,
+    ) = (
+        'addresses', 'floating_ips', 'states',
+    )
+
+    properties_schema = {
+        FILE: properties.Schema(
+            properties.Schema.STRING,
+            _('Text of the Compose file, by get_file for instance.'),
+            required=True, update_allowed=True),
+        VARIABLES: properties.Schema(
+            properties.Schema.MAP,
+            _('Variables for interpolation in the file, and for those of an '
+              'environment that have no value.'),
+            default={}, update_allowed=True),
+        ENV_FILES: properties.Schema(
+            properties.Schema.MAP,
+            _('Texts of the files that env_file names, by these names.'),
+            default={}, update_allowed=True),
+        IMAGES: properties.Schema(
+            properties.Schema.MAP,
+            _('Names or ids of images in Glance, by those in the file. By '
+              'default an image has the name in the file, without :latest.'),
+            default={}, update_allowed=True),
+        FLAVOR: properties.Schema(
+            properties.Schema.STRING,
+            _('Flavor of services without limits. One that has '
+              'deploy.resources.limits gets the smallest flavor with as many '
+              'processors and as much memory.'),
+            constraints=[constraints.CustomConstraint('nova.flavor')],
+            required=True, update_allowed=True),
+        NETWORK: properties.Schema(
+            properties.Schema.STRING,
+            _("The file's default network. Without it, one is created."),
+            constraints=[constraints.CustomConstraint('neutron.network')],
+            update_allowed=True),
+        ROUTER: properties.Schema(
+            properties.Schema.STRING,
+            _('Router for the networks that are created.'),
+            constraints=[constraints.CustomConstraint('neutron.router')],
+            update_allowed=True),
+        FLOATING_NETWORK: properties.Schema(
+            properties.Schema.STRING,
+            _('External network: services with ports get a floating IP '
+              'of it.'),
+            constraints=[constraints.CustomConstraint('neutron.network')],
+            update_allowed=True),
+        VOLUME_SIZE: properties.Schema(
+            properties.Schema.INTEGER,
+            _('Size in GiB of volumes that have no driver_opts.size.'),
+            constraints=[constraints.Range(min=1)],
+            default=1, update_allowed=True),
+        SCALE: properties.Schema(
+            properties.Schema.MAP,
+            _('Number of containers, by service, instead of what the file '
+              'says.'),
+            default={}, update_allowed=True),
+        PROFILES: properties.Schema(
+            properties.Schema.LIST,
+            _('Active profiles.'),
+            schema=properties.Schema(properties.Schema.STRING),
+            default=[], update_allowed=True),
+    }
+
+    attributes_schema = {
+        ADDRESSES: attributes.Schema(
+            _('First address of each container, by name.'),
+            type=attributes.Schema.MAP),
+        FLOATING_IPS: attributes.Schema(
+            _('Floating IP of each container that has one, by name.'),
+            type=attributes.Schema.MAP),
+        STATES: attributes.Schema(
+            _('State of each container, by name.'),
+            type=attributes.Schema.MAP,
+            cache_mode=attributes.Schema.CACHE_NONE),
+    }
+
+    def child_params(self):
+        return {}
+
+    def child_template(self):
+        """The template of the nested stack.
+
+        :raises StackValidationFailed: names the property, and the line
+        """
+        props = self.properties
+        try:
+            application = model.read(props[self.FILE] or '',
+                                     self._surroundings(props))
+            return template.write(application, self._place(props))
+        except document.Refused as error:
+            raise exception.StackValidationFailed(
+                error='Property error',
+                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
+                      self.FILE],
+                message=str(error))
+
+    def _texts(self, props, name: str) -> dict[str, str]:
+        try:
+            return {key: '' if value is None else words.text(value)
+                    for key, value in (props[name] or {}).items()}
+        except ValueError as error:
+            raise exception.StackValidationFailed(
+                error='Property error',
+                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
+                      name],
+                message=str(error))
+
+    def _surroundings(self, props) -> model.Surroundings:
+        scale = self._texts(props, self.SCALE)
+        for name, number in scale.items():
+            if not number.isdigit() or len(number) > 4:
+                raise exception.StackValidationFailed(
+                    error='Property error',
+                    path=[self.stack.t.RESOURCES, self.t.name, 'properties',
+                          self.SCALE],
+                    message=f'{name}: {number!r} is not a small number')
+        return model.Surroundings(
+            variables=self._texts(props, self.VARIABLES),
+            env_files=self._texts(props, self.ENV_FILES),
+            scale={name: int(number) for name, number in scale.items()},
+            profiles=frozenset(props[self.PROFILES] or ()))
+
+    def _place(self, props) -> template.Place:
+        return template.Place(
+            flavor=props[self.FLAVOR],
+            flavors=tuple(
+                template.Flavor(flavor.ram, flavor.vcpus, flavor.disk,
+                                flavor.name)
+                for flavor in self.client('nova').flavors.list()),
+            network=props[self.NETWORK],
+            router=props[self.ROUTER],
+            floating_network=props[self.FLOATING_NETWORK],
+            images=self._texts(props, self.IMAGES),
+            volume_size=props[self.VOLUME_SIZE])
+
+    def handle_create(self):
+        return self.create_with_template(self.child_template(), {})
+
+    def handle_update(self, json_snippet, tmpl_diff, prop_diff):
+        if prop_diff:
+            self.properties = json_snippet.properties(self.properties_schema,
+                                                      self.context)
+            self.update_with_template(self.child_template(), {})
