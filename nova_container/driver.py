@@ -26,6 +26,7 @@ from nova.virt import event as virtevent
 from nova.virt import hardware
 from oslo_log import log
 
+from nova_container.compute import config_drive
 from nova_container.compute import courier
 from nova_container.compute import device_metadata
 from nova_container.compute import diagnostics
@@ -94,6 +95,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         'supports_image_type_raw': True,
         'supports_migrate_to_same_host': True,
         'supports_multiattach': True,
+        'supports_pcpus': True,
         'supports_tagged_attach_interface': True,
         'supports_tagged_attach_volume': True,
         'supports_trusted_certs': True,
@@ -221,22 +223,24 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             image = self._images.ensure(context, instance, image_meta)
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []
+            device_metadata.save(context, instance)
             undo.callback(volumes.disconnect_all, context, instance)
-            spec = self._intent(instance, image, network_info,
-                                volumes.connect_all(context, instance,
-                                                    block_device_info))
+            spec = self._intent(
+                instance, image, network_info,
+                volumes.connect_all(context, instance, block_device_info),
+                config_drive.files(instance, network_info, injected_files,
+                                   admin_password))
             undo.callback(self._remove, instance, network_info)
             self._images.keep(instance)
             engine.define(spec)
-            device_metadata.save(context, instance)
             if power_on:
                 self._boot(instance, network_info)
             undo.pop_all()
 
-    def _intent(self, instance, image, network_info, attachments):
+    def _intent(self, instance, image, network_info, attachments,
+                drive=None):
         return intent.build(instance, image, network_info,
-                            CONF.container.pids_limit, inventory.cpuset(),
-                            attachments)
+                            CONF.container.pids_limit, attachments, drive)
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""

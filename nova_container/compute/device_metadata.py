@@ -9,6 +9,7 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
+
 """Which of a server's devices has which tag, for the metadata service.
 
 A container sees no bus: a network interface is found by its MAC address, a

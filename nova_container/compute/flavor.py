@@ -16,6 +16,7 @@ Extra specs have the names and units of the libvirt driver's, so that a flavor
 means the same on both kinds of host.
 """
 
+from nova_container.compute import numa
 from nova_container import exception
 from nova_container.spec import disk
 from nova_container.spec import limits
@@ -66,7 +67,7 @@ def _bandwidth(extra_specs: dict[str, str],
 
 
 def resources(flavor, pids_limit: int,
-              cpuset: str | None = None) -> limits.Limits:
+              where: numa.Place = numa.Place()) -> limits.Limits:
     """Limits of a flavor.
 
     vCPUs are a CPU quota of as many processors, unless ``quota:cpu_quota``
@@ -74,7 +75,7 @@ def resources(flavor, pids_limit: int,
 
     :param flavor: nova.objects.Flavor
     :param pids_limit: where the flavor has no ``container:pids_limit``
-    :param cpuset: processors of the host that instances may use, None for all
+    :param where: on the host; processors of its own need no quota
     :raises InvalidSpec: an extra spec makes no sense
     """
     specs = flavor.extra_specs
@@ -85,13 +86,15 @@ def resources(flavor, pids_limit: int,
                 f'driver; use {key.replace("total", "read")} and '
                 f'{key.replace("total", "write")}')
     period = _number(specs, 'quota:cpu_period') or limits.CPU_PERIOD
-    quota = _number(specs, 'quota:cpu_quota') or flavor.vcpus * period
+    quota = (_number(specs, 'quota:cpu_quota')
+             or (-1 if where.dedicated else flavor.vcpus * period))
     return limits.Limits(
         cpu_quota=quota if quota > 0 else None,
         cpu_period=period,
         cpu_shares=(_number(specs, 'quota:cpu_shares')
                     or min(flavor.vcpus * _SHARES_PER_VCPU, _SHARES_MAX)),
-        cpuset=cpuset,
+        cpuset=where.cpuset,
+        memory_nodes=where.memory_nodes,
         memory=flavor.memory_mb * _MIB,
         swap=(flavor.swap or 0) * _MIB,
         pids=_number(specs, 'container:pids_limit') or pids_limit,

@@ -14,13 +14,16 @@
 
 import dataclasses
 
+from nova_container.compute import config_drive
 from nova_container.compute import flavor
+from nova_container.compute import numa
 from nova_container.compute import port
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
 from nova_container.oci import image_config
 from nova_container.spec import container
+from nova_container.spec import file
 from nova_container.spec import health
 from nova_container.spec import restart
 from nova_container.spec import volume
@@ -85,6 +88,9 @@ def process(metadata: dict[str, str], image: store.Image,
         args = entrypoint + (command if said.command is None
                              else said.command)
     env = dict(item.split('=', 1) for item in config.env)
+    if machine:
+        # By this cloud-init knows where it is (DataSourceOpenStack).
+        env['product_name'] = 'OpenStack Nova'
     env.update(said.env)
 
     def either(wish: str | None, own: str) -> str:
@@ -163,8 +169,8 @@ def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          cpuset: str | None = None,
           volumes: tuple[volume.Attachment, ...] = (),
+          drive: tuple[file.File, ...] | None = None,
           metadata: dict[str, str] | None = None,
           image_kind: str | None = None) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
@@ -172,7 +178,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     :param instance: nova.objects.Instance
     :param network_info: nova.network.model.NetworkInfo
     :param pids_limit: where the flavor has none
-    :param cpuset: processors that instances may use, None for all
+    :param drive: the config drive, where it is more than Nova has on record
     :param metadata: the tenant's words, if not the instance's
     :param image_kind: of another image than the instance's own
     :raises UserError: what the tenant asked for makes no sense
@@ -191,7 +197,8 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         hostname=instance.hostname or f'container-{instance.uuid}',
         process=process(words, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
-        limits=flavor.resources(instance.flavor, pids_limit, cpuset),
+        limits=flavor.resources(instance.flavor, pids_limit,
+                                numa.place(instance)),
         disk=flavor.disks(instance.flavor),
         dns=port.name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
@@ -202,12 +209,17 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         nesting=granted('container:nesting'),
         restart=said.restart or restart.RestartPolicy(),
         health=healthcheck(image, said),
+        config_drive=(config_drive.files(instance, network_info)
+                      if drive is None else drive),
+        # In a machine this is cloud-init's business.
+        authorized_keys='' if kind_ == container.MACHINE
+        else instance.key_data or '',
         volumes=volumes)
 
 
 def rescue(instance, image: store.Image, network_info, pids_limit: int,
-           cpuset: str | None, volumes: tuple[volume.Attachment, ...],
-           properties: dict[str, str], own: bool) -> container.ContainerSpec:
+           volumes: tuple[volume.Attachment, ...], properties: dict[str, str],
+           own: bool) -> container.ContainerSpec:
     """The system that a server is rescued with.
 
     It runs what its image says, whatever the server's metadata says: a wrong
@@ -225,6 +237,6 @@ def rescue(instance, image: store.Image, network_info, pids_limit: int,
         said = {'container:entrypoint': '/bin/sh', 'container:tty': 'true',
                 'container:user': 'root'}
     return dataclasses.replace(
-        build(instance, image, network_info, pids_limit, cpuset, volumes, said,
-              kind_),
+        build(instance, image, network_info, pids_limit, volumes,
+              metadata=said, image_kind=kind_),
         privileged=False, nesting=False, health=None)

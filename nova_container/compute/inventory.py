@@ -19,13 +19,13 @@ import re
 import subprocess
 
 from nova.objects import fields
-from nova.virt import hardware
 import os_resource_classes as orc
 import os_traits
 from oslo_config import cfg
 from oslo_utils import versionutils
 import psutil
 
+from nova_container.compute import numa
 from nova_container.privileged import oci_runtime
 
 CONF = cfg.CONF
@@ -51,19 +51,6 @@ def _runtime_version() -> int:
                           capture_output=True, check=True)
     found = re.search(r'version (\d+\.\d+(\.\d+)?)', done.stdout)
     return versionutils.convert_version_to_int(found[1]) if found else 0
-
-
-def cpuset() -> str | None:
-    """Processors that instances may use ([compute] cpu_shared_set), as a list
-    in the kernel's format; None for all.
-    """
-    shared = hardware.get_cpu_shared_set()
-    return shared and hardware.format_cpu_spec(shared)
-
-
-def processors() -> int:
-    """Number of the processors that instances may use."""
-    return len(hardware.get_cpu_shared_set() or ()) or psutil.cpu_count() or 1
 
 
 def cpu_times() -> dict[str, int]:
@@ -92,7 +79,7 @@ def resources(nodename: str) -> dict[str, object]:
     total, used = disk()
     arch = architecture()
     return {
-        'vcpus': processors(),
+        'vcpus': len(numa.shared()),
         'memory_mb': memory.total // _MIB,
         'local_gb': total,
         'vcpus_used': 0,
@@ -106,7 +93,7 @@ def resources(nodename: str) -> dict[str, object]:
         'supported_instances': [
             (arch, kind, fields.VMMode.EXE)
             for kind in (HYPERVISOR, fields.HVType.LXC)],
-        'numa_topology': None,
+        'numa_topology': numa.topology()._to_json(),
     }
 
 
@@ -120,15 +107,18 @@ def inventory(ratios: dict[str, float],
     def item(resource_class, total, reserved):
         return {'total': total, 'reserved': min(reserved, total),
                 'min_unit': 1, 'max_unit': total, 'step_size': 1,
-                'allocation_ratio': ratios[resource_class]}
+                # A processor of one's own is never given twice.
+                'allocation_ratio': ratios.get(resource_class, 1.0)}
 
     memory = psutil.virtual_memory().total // _MIB
-    return {
-        orc.VCPU: item(orc.VCPU, processors(), CONF.reserved_host_cpus),
+    found = {
+        orc.VCPU: item(orc.VCPU, len(numa.shared()), CONF.reserved_host_cpus),
+        orc.PCPU: item(orc.PCPU, len(numa.dedicated()), 0),
         orc.MEMORY_MB: item(orc.MEMORY_MB, memory,
                             CONF.reserved_host_memory_mb),
         orc.DISK_GB: item(orc.DISK_GB, disk()[0], reserved_disk),
     }
+    return {name: entry for name, entry in found.items() if entry['total']}
 
 
 def traits() -> set[str]:

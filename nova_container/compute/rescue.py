@@ -24,7 +24,6 @@ from oslo_log import log
 
 from nova_container.compute import fault
 from nova_container.compute import intent
-from nova_container.compute import inventory
 from nova_container.compute import password
 from nova_container.compute import volumes
 from nova_container import exception
@@ -50,7 +49,6 @@ class RescueMixin:
             engine.halt(instance.uuid)
             engine.rescue(intent.rescue(
                 instance, image, network_info, CONF.container.pids_limit,
-                inventory.cpuset(),
                 volumes.connect_all(context, instance, block_device_info),
                 self._images.properties(context, image_id),
                 own=image_id == instance.image_ref))

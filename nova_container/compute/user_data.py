@@ -9,6 +9,7 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
+
 """User data that speaks to the driver: YAML headed ``#container-config``.
 
 It has the words of server metadata without ``container:``, for what is longer

@@ -79,6 +79,7 @@ class HostSide:
         systemd's ``slice:prefix:name``
     :param files: files and directories to bind read-write: (path on the
         host, in the container)
+    :param read_only: the same, read-only
     :param open_files_max: the host's own hard limit
     :param machine: as uname(2) names it
     :param init: path of the small init, where the spec wants one
@@ -98,6 +99,7 @@ class HostSide:
     machine: str
     init: str | None = None
     devices: tuple[str, ...] = ()
+    read_only: tuple[tuple[str, str], ...] = ()
     apparmor: str | None = None
     block_devices: tuple[BlockDevice, ...] = ()
     fixed_device_rules: bool = False
@@ -150,6 +152,9 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
     mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'nosuid', 'nodev',
                      source=outside)
                for outside, inside in host.files]
+    mounts += [mount(inside, 'bind', 'rbind', 'rprivate', 'ro', 'nosuid',
+                     'nodev', source=outside)
+               for outside, inside in host.read_only]
     # Unlike the others without nodev.
     mounts += [mount(device.path, 'bind', 'bind', 'rprivate', 'nosuid',
                      'noexec', source=device.node)
@@ -182,6 +187,8 @@ def _resources(limits: limits_.Limits,
         cpu['shares'] = limits.cpu_shares
     if limits.cpuset is not None:
         cpu['cpus'] = limits.cpuset
+    if limits.memory_nodes is not None:
+        cpu['mems'] = limits.memory_nodes
     if cpu:
         resources['cpu'] = cpu
     if limits.memory is not None:
@@ -202,6 +209,8 @@ def changed_resources(limits: limits_.Limits,
     :param processors: every one of the host, where the limits name none
     """
     memory, pids = -1, -1
+    nodes = {} if limits.memory_nodes is None else {
+        'mems': limits.memory_nodes}
     if limits.memory is not None:
         memory = limits.memory
     if limits.pids is not None:
@@ -209,7 +218,7 @@ def changed_resources(limits: limits_.Limits,
     return {
         'cpu': {'quota': limits.cpu_quota or -1, 'period': limits.cpu_period,
                 'shares': limits.cpu_shares or 1024,
-                'cpus': limits.cpuset or processors},
+                'cpus': limits.cpuset or processors, **nodes},
         'memory': {'limit': memory,
                    'swap': memory + limits.swap if memory >= 0 else -1},
         'pids': {'limit': pids},

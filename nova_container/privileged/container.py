@@ -359,6 +359,7 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     files += volume.mount_all(spec, ids)
     config = runtime_config.build(spec, runtime_config.HostSide(
         rootfs=rootfs, ids=ids, identity=who, files=files,
+        read_only=_write_config_drive(spec, ids.outside),
         cgroup=systemd.oci_path(spec.id) if systemd.manages()
         else place.cgroup(spec.id),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -494,7 +495,31 @@ def _write_files(spec: container.ContainerSpec,
         path = place.container_run(spec.id, 'files', name)
         definition.write(path, '\n'.join(lines) + '\n', 0o644, owner)
         files.append((path, f'/etc/{name}'))
+    if spec.authorized_keys:
+        path = place.container_run(spec.id, 'files', 'authorized_keys')
+        definition.write(path, spec.authorized_keys.rstrip('\n') + '\n', 0o600,
+                         owner)
+        files.append((path, '/root/.ssh/authorized_keys'))
     return tuple(files)
+
+
+def _write_config_drive(spec: container.ContainerSpec,
+                        owner: int) -> tuple[tuple[str, str], ...]:
+    if not spec.config_drive:
+        return ()
+    top = place.container_run(spec.id, 'files', 'config-drive')
+    for file in spec.config_drive:
+        first = os.path.join(top, file.paths[0])
+        for path in file.paths:
+            name = os.path.join(top, path)
+            os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
+            if path is not file.paths[0]:
+                os.link(first, name)
+                continue
+            definition.write(name, file.data, 0o400, owner)
+    for directory, _, _ in os.walk(top):
+        os.chown(directory, owner, owner)
+    return ((top, '/config-drive'),)
 
 
 def _running(container_id: str) -> dict[str, int] | None:

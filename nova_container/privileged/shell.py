@@ -9,6 +9,7 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
+
 """The shell on a container's console, where its own process has no terminal.
 
 One for each container, with a terminal and a monitor of its own, like the

@@ -9,6 +9,7 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
+
 """What a terminal emulator sends: keys, and how large it is.
 
 A serial console has no channel for the size of the terminal, so it travels

@@ -9,6 +9,7 @@
 #    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 #    License for the specific language governing permissions and limitations
 #    under the License.
+
 """The consoles of all containers, on one TCP port, served by one thread.
 
 A console is shared: whoever is connected sees the same and may type, and who

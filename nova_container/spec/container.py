@@ -17,6 +17,7 @@ import re
 
 from nova_container import exception
 from nova_container.spec import disk as disk_
+from nova_container.spec import file
 from nova_container.spec import health as health_
 from nova_container.spec import limits as limits_
 from nova_container.spec import network
@@ -119,6 +120,8 @@ class ContainerSpec:
     :param nesting: a container runtime can work inside
     :param restart: whether the process is started again when it has ended
     :param health: how to find out whether it does its work
+    :param config_drive: read-only below /config-drive, for its root alone
+    :param authorized_keys: of root, as sshd(8) has them
     """
 
     id: str
@@ -135,6 +138,8 @@ class ContainerSpec:
     nesting: bool = False
     restart: restart_.RestartPolicy = restart_.RestartPolicy()
     health: health_.Healthcheck | None = None
+    config_drive: tuple[file.File, ...] = ()
+    authorized_keys: str = ''
     volumes: tuple[volume_.Attachment, ...] = ()
 
     def __post_init__(self) -> None:

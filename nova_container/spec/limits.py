@@ -64,6 +64,7 @@ class Limits:
     :param cpu_period: microseconds, 1000..1000000
     :param cpu_shares: relative weight, 2..262144 (the cgroup v1 scale)
     :param cpuset: processors of the host, as in ``0-3,8``
+    :param memory_nodes: NUMA nodes of the host, likewise
     :param memory: bytes
     :param swap: bytes of swap beyond ``memory``
     :param pids: processes and threads
@@ -80,6 +81,7 @@ class Limits:
     cpu_period: int = CPU_PERIOD
     cpu_shares: int | None = None
     cpuset: str | None = None
+    memory_nodes: str | None = None
     memory: int | None = None
     swap: int = 0
     pids: int | None = None
@@ -104,6 +106,8 @@ class Limits:
                       'disk_read_operations': (1, (1 << 32) - 1),
                       'disk_write_bytes': rate,
                       'disk_write_operations': (1, (1 << 32) - 1)}, 'limit')
-        if self.cpuset is not None and not _CPUSET.match(self.cpuset):
-            raise exception.InvalidSpec(
-                f'limit cpuset={self.cpuset!r} is not a list of processors')
+        for name in ('cpuset', 'memory_nodes'):
+            value = getattr(self, name)
+            if value is not None and not _CPUSET.match(value):
+                raise exception.InvalidSpec(
+                    f'limit {name}={value!r} is not a list of numbers')

@@ -278,7 +278,7 @@ class AbuseTest(HostileTestCase):
 
         def exits():
             try:
-                for _ in range(10):
+                for _ in range(100):
                     container_id = self.run_container('/bin/false')
                     self.finish(container_id)
                     engine.undefine(container_id)

@@ -11,12 +11,15 @@
 #    under the License.
 
 import os
+import shutil
 import signal
 import threading
 import uuid
 
 from nova_container import exception
+from nova_container.privileged import cgroup
 from nova_container.privileged import container as privileged
+from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
@@ -24,6 +27,7 @@ from nova_container.runtime import engine
 from nova_container.runtime import monitor
 from nova_container.runtime import state
 from nova_container.spec import container
+from nova_container.spec import disk
 from tests.functional import base
 
 FOREVER = ('/bin/sleep', '1000000')
@@ -233,16 +237,31 @@ class RecoveryTest(base.RuntimeTestCase):
         engine.create(container_id)
         engine.start(container_id)
 
-    def test_state_of_a_host_that_was_rebooted(self):
-        container_id = self.run_container('/bin/sh', '-c', 'echo x > /srv/x')
-        self.finish(container_id)
-        engine.halt(container_id)
-        privileged.teardown()
-        engine.setup(0, 0)
-        self.assertEqual([], privileged.recover())
+    def test_host_that_went_down_and_came_back(self):
+        """All that ran is gone, and so is what is on a tmpfs; nobody has
+        halted anything.
+        """
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'cat /srv/x; echo kept > /srv/x; '
+            'echo written; exec sleep 1000000', size=disk.Disk(root=32 << 20))
+        self.await_text(container_id, 'written')
+        half_made = self.define('/bin/true')
+        os.unlink(place.container_state(half_made, 'spec.json'))
+        running = state.read(container_id)
+        for each in (running.monitor, running.process):
+            processes.send_signal(each, signal.SIGKILL)
+            self.assertTrue(processes.wait(each, 30))
+        namespace.drop_mount_namespace()
+        shutil.rmtree(base.CONF.container.run_path)
+        cgroup.remove_all()
+        self.assertEqual([], base.backing_files(container_id))
+        self.assertEqual([half_made], engine.setup(os.getuid(), os.getgid()))
+        self.assertEqual([container_id], state.ids())
+        self.assertIs(state.Status.STOPPED, state.read(container_id).status)
         engine.create(container_id)
         engine.start(container_id)
-        self.assertEqual(0, self.finish(container_id).exit_code)
+        self.await_text(container_id, 'kept')
+        self.assertIs(state.Status.RUNNING, state.read(container_id).status)
 
 
 class ExitMonitorTest(base.RuntimeTestCase):

@@ -31,7 +31,8 @@ import nova
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # What the distribution's version control holds and a wheel is made of.
-_SOURCES = ('etc', 'nova', 'nova_container', 'LICENSE', 'README.rst',
+_SOURCES = ('etc', 'heat_plugin', 'nova', 'nova_container',
+            'nova_container_dashboard', 'LICENSE', 'README.rst',
             'pyproject.toml', 'requirements.txt', 'setup.cfg', 'setup.py')
 _LOAD = """
 from nova.virt import driver
@@ -159,7 +160,10 @@ class PackageTest(unittest.TestCase):
                          [name for name in names if name.startswith('nova/')])
         self.assertEqual(set(), {name.split('/')[0] for name in names} - {
             'nova', 'nova_container', 'nova_container.pth',
+            'nova_container_dashboard', 'heat_plugin',
             'nova_container-0.1.1.dist-info', 'nova_container-0.1.1.data'})
+        self.assertLess({'container.html', 'usage.js', 'images.js'},
+                        {name.split('/')[-1] for name in names})
         for name in ('licenses/LICENSE', 'entry_points.txt'):
             self.assertIn(f'nova_container-0.1.1.dist-info/{name}', names)
         for name in ('nova/rootwrap.d/nova-container.filters',

@@ -214,6 +214,10 @@ class Docker(Engine):
         socket = f'unix://{self._work}/docker.sock'
         self._command = [program, '--host', socket]
         log = undo.enter_context(open(f'{self._work}/log', 'wb'))
+        # dockerd binds it to itself where what is above is not shared, and
+        # does not always undo that.
+        undo.callback(subprocess.run, ['umount', f'{self._work}/data'],
+                      stderr=subprocess.DEVNULL)
         daemon = subprocess.Popen(
             ['dockerd', '--host', socket, '--data-root', f'{self._work}/data',
              '--exec-root', f'{self._work}/exec',

@@ -95,6 +95,7 @@ def write_all(cloud: plan.Plan) -> bool:
     put(etc / 'glance/glance-api.conf', 'glance-api.conf', 'glance')
     put(etc / 'placement/placement.conf', 'placement.conf', 'placement')
     put(etc / 'nova/nova.conf', 'nova.conf', 'nova')
+    put(etc / 'nova/policy.yaml', 'nova-policy.yaml')
     put(etc / 'neutron/neutron.conf', 'neutron.conf', 'neutron')
     put(etc / 'neutron/ml2_conf.ini', 'ml2_conf.ini')
     put(etc / 'heat/heat.conf', 'heat.conf', 'heat')

@@ -85,7 +85,11 @@ def _commands(layout: plan.Layout, name: str
         yield (*manage('keystone-manage', 'keystone/keystone.conf'),
                'db_sync')
     elif name == 'glance':
-        yield *manage('glance-manage', 'glance/glance-api.conf'), 'db_sync'
+        glance = manage('glance-manage', 'glance/glance-api.conf')
+        yield *glance, 'db_sync'
+        # The properties that the dashboard knows by name.
+        yield (*glance, 'db_load_metadefs',
+               layout.venv / 'etc/glance/metadefs')
     elif name == 'placement':
         yield (*manage('placement-manage', 'placement/placement.conf'),
                'db', 'sync')

@@ -276,7 +276,7 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
     installed = (layout.done / 'driver',) if driver == 'container' else ()
     yield wsgi('nova-api', 'nova.wsgi.osapi_compute',
                ('database nova', 'rabbitmq', 'keystone'),
-               ('nova/nova.conf', *installed), nova)
+               ('nova/nova.conf', 'nova/policy.yaml', *installed), nova)
     yield wsgi('nova-metadata', 'nova.wsgi.metadata',
                ('database nova', 'rabbitmq', 'nova-api'),
                ('nova/nova.conf',), nova)
@@ -302,7 +302,8 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
                  'heat/heat.conf', also=installed)
     yield wsgi('horizon', 'openstack_dashboard.wsgi',
                ('horizon files', 'keystone'),
-               ('horizon/local_settings.py',), path='/auth/login/',
+               ('horizon/local_settings.py', layout.done / 'horizon'),
+               path='/auth/login/',
                arguments=('--static-map',
                           f'/static={layout.data}/horizon/static'))
     if not cloud.volumes:

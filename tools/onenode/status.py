@@ -90,6 +90,7 @@ def collect(cloud: plan.Plan) -> dict[str, ty.Any]:
             problems.append(str(error))
     return {
         'dir': str(layout.root), 'venv': str(layout.venv),
+        'dashboard': f'http://127.0.0.1:{plan.PORTS["horizon"]}',
         'driver': cloud.driver, 'volumes': cloud.volumes,
         'ok': not problems, 'problems': problems,
         'clouds_yaml': str(layout.clouds_yaml),

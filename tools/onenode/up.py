@@ -128,7 +128,7 @@ class Up:
                    'database keystone', 'key repositories', args=())
         yield step('identity', self.create_identity, 'keystone', args=())
         yield step('horizon files', self.prepare_horizon, 'configuration',
-                   'virtualenv', args=())
+                   'virtualenv', 'driver', args=())
         for service in self.services:
             yield progress.Step(
                 service.name, functools.partial(self.start, service),
@@ -267,15 +267,23 @@ class Up:
         mark = 'horizon'
         settings = self.layout.etc / 'horizon/local_settings.py'
         wanted = (marks.get(self.layout, 'venv') or '') + marks.fingerprint(
-            settings)
+            settings, plan.REPOSITORY / 'nova_container_dashboard')
         if marks.get(self.layout, mark) == wanted:
             return False
         marks.drop(self.layout, mark)
         package, = self.layout.venv.glob(
             'lib/python3*/site-packages/openstack_dashboard')
-        link = package / 'local/local_settings.py'
-        link.unlink(missing_ok=True)
-        link.symlink_to(settings)
+        links = {package / 'local/local_settings.py': settings}
+        for plugin in ('heat_dashboard', 'nova_container_dashboard'):
+            files = package.parent / plugin
+            for kind in ('enabled', 'local_settings.d'):
+                links |= {package / 'local' / kind / file.name: file
+                          for file in (files / kind).glob('_[0-9]*.py')}
+            links |= {package / file.relative_to(files): file
+                      for file in (files / 'conf').rglob('*.yaml')}
+        for link, target in links.items():
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
         shutil.rmtree(self.layout.data / 'horizon', ignore_errors=True)
         (self.layout.data / 'horizon').mkdir()
         env = command.environment(

@@ -21,9 +21,9 @@ from onenode import marks
 from onenode import plan
 
 # What the wheel is made of.
-SOURCES = ('heat_plugin', 'nova_container', 'nova', 'etc', 'setup.cfg',
-           'setup.py', 'pyproject.toml', 'requirements.txt', 'README.rst',
-           'LICENSE')
+SOURCES = ('heat_plugin', 'nova_container', 'nova_container_dashboard',
+           'nova', 'etc', 'setup.cfg', 'setup.py', 'pyproject.toml',
+           'requirements.txt', 'README.rst', 'LICENSE')
 
 _UV = next(line.strip() for line in plan.CONSTRAINTS.read_text().splitlines()
            if line.startswith('uv=='))

@@ -16,4 +16,6 @@ OPENSTACK_HOST = '${management}'
 OPENSTACK_KEYSTONE_URL = '${auth_url}'
 OPENSTACK_API_VERSIONS = {'identity': 3, 'image': 2}
 CONSOLE_TYPE = 'SERIAL'
+# A container's root file system is no volume.
+LAUNCH_INSTANCE_DEFAULTS = {'create_volume': False}
 TIME_ZONE = 'UTC'

@@ -1,0 +1,76 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The commands that the documentation shows."""
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+import re
+import shlex
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+_BLOCK = re.compile(r'^( *)\.\. code-block:: console\n((?:\1 +.*\n|\n)+)',
+                    re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A line after a prompt, with those that continue it.
+
+    :ivar root: the prompt is root's
+    """
+
+    page: str
+    line: int
+    root: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f'{self.page}:{self.line}: {self.text}'
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.text)
+
+
+def pages() -> list[pathlib.Path]:
+    """Every page, and the files that are read beside them."""
+    return sorted([*_REPOSITORY.glob('doc/source/**/*.rst'),
+                   *_REPOSITORY.glob('*.rst')])
+
+
+def commands(page: pathlib.Path) -> Iterator[Command]:
+    """The commands of a page, in its order."""
+    text = page.read_text()
+    name = str(page.relative_to(_REPOSITORY))
+    for block in _BLOCK.finditer(text):
+        first = text.count('\n', 0, block.start(2)) + 1
+        joined = ''
+        for offset, raw in enumerate(block[2].splitlines()):
+            line = raw.strip()
+            if joined:
+                joined += ' ' + line
+            elif line[:2] in ('$ ', '# '):
+                start, root, joined = first + offset, line[0] == '#', line[2:]
+            else:
+                continue
+            if joined.endswith('\\'):
+                joined = joined[:-1].rstrip()
+            else:
+                yield Command(name, start, root, joined)
+                joined = ''
+
+
+def all_commands() -> list[Command]:
+    """Those of every page."""
+    return [command for page in pages() for command in commands(page)]

@@ -1,0 +1,61 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import io
+import os
+import unittest
+
+from nova_container_dashboard import layers
+from tests import archives
+
+
+class LayersTest(unittest.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.fetched = 0
+
+    def read(self, archive: bytes) -> list[layers.Layer]:
+        def fetch(offset: int, size: int) -> bytes:
+            self.fetched += size
+            return archive[offset:offset + size]
+        file = io.BufferedReader(layers.Ranges(fetch, len(archive)), 4096)
+        return layers.read(file)
+
+    def test_archive_of_docker_save(self):
+        low = archives.files({'low': b'x' * 5000})
+        high = archives.files({'high': os.urandom(1 << 20)})
+        found = self.read(archives.docker_archive(low, high))
+        self.assertEqual([archives.digest(low), archives.digest(high)],
+                         [layer.digest for layer in found])
+        self.assertEqual([len(low), len(high)],
+                         [layer.size for layer in found])
+        self.assertLess(self.fetched, 100_000)
+
+    def test_oci_layout(self):
+        low, high = (archives.files({'a': b'x' * 5000}),
+                     archives.files({'b': b'y' * 5000}))
+        found = self.read(archives.oci_archive(low, high, compression='gzip'))
+        self.assertEqual([archives.digest(low), archives.digest(high)],
+                         [layer.digest for layer in found])
+
+    def test_what_is_no_archive(self):
+        for data in (b'', os.urandom(5000), archives.files({
+                'etc/passwd': b'root'})):
+            with self.assertRaises(layers.Unreadable):
+                self.read(data)
+
+    def test_cut_off(self):
+        whole = archives.docker_archive(archives.files(
+            {'a': b'x' * 5000}))
+        with self.assertRaises(layers.Unreadable):
+            self.read(whole[:len(whole) // 2])

@@ -1,0 +1,97 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import contextlib
+import importlib.metadata
+import io
+import pathlib
+import re
+import unittest
+
+from nova_container.cli import main
+from tests import documented
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+_ASSIGNMENT = re.compile(r'^[A-Z_]+=')
+
+
+def _words(command: documented.Command) -> list[str]:
+    words = command.words
+    while _ASSIGNMENT.match(words[0]):
+        words.pop(0)
+    for number, word in enumerate(words):
+        if word in ('|', '>', '<', '&&', ';', '2>&1'):
+            return words[:number]
+    return words
+
+
+class CommandsTest(unittest.TestCase):
+    """A command that is shown can be typed."""
+
+    def test_programs_exist(self):
+        self.assertGreater(len(documented.all_commands()), 20)
+        ours = {script.name for script in importlib.metadata.entry_points(
+            group='console_scripts')}
+        for command in documented.all_commands():
+            with self.subTest(str(command)):
+                program = _words(command)[0]
+                if program.startswith('tools/'):
+                    self.assertTrue((_REPOSITORY / program).exists())
+                elif program.startswith('nova-container'):
+                    self.assertIn(program, ours)
+
+    def test_options_of_the_host_tool(self):
+        for command in documented.all_commands():
+            words = _words(command)
+            if words[0] != 'nova-container':
+                continue
+            with self.subTest(str(command)):
+                refused = io.StringIO()
+                try:
+                    with contextlib.redirect_stderr(refused):
+                        main._parser().parse_args(words[1:])
+                except SystemExit:
+                    self.fail(refused.getvalue())
+
+    def test_suites_and_parts_of_the_cloud(self):
+        for command in documented.all_commands():
+            words = _words(command)
+            if words[0] != 'tools/test':
+                continue
+            with self.subTest(str(command)):
+                tox = (_REPOSITORY / 'tox.ini').read_text()
+                for word in words[1:]:
+                    if word == '--':
+                        break
+                    self.assertRegex(tox, rf'\[testenv:[^]]*\b{word}\b')
+
+
+class PagesTest(unittest.TestCase):
+
+    def test_test_names_exist(self):
+        """tests.unit.oci and the like, wherever they are mentioned."""
+        for page in documented.pages():
+            for name in re.findall(r'\btests\.(?:unit|functional|cloud)'
+                                   r'(?:\.\w+)*', page.read_text()):
+                path = _REPOSITORY / name.replace('.', '/')
+                with self.subTest(f'{page.name}: {name}'):
+                    self.assertTrue(path.is_dir()
+                                    or path.with_suffix('.py').exists())
+
+    def test_files_exist(self):
+        """Paths of this repository, wherever they are mentioned."""
+        for page in documented.pages():
+            for name in re.findall(
+                    r'``((?:nova_container|tests|tools|devstack|doc)/'
+                    r'[\w./-]+)``', page.read_text()):
+                with self.subTest(f'{page.name}: {name}'):
+                    self.assertTrue((_REPOSITORY / name).exists())
