@@ -27,6 +27,7 @@ from nova.virt import hardware
 from oslo_log import log
 
 from nova_container.compute import config_drive
+from nova_container.compute import courier
 from nova_container.compute import device_metadata
 from nova_container.compute import diagnostics
 from nova_container.compute import fault
@@ -35,7 +36,11 @@ from nova_container.compute import images
 from nova_container.compute import intent
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
+from nova_container.compute import moving
+from nova_container.compute import password
 from nova_container.compute import port
+from nova_container.compute import recovery
+from nova_container.compute import rescue
 from nova_container.compute import serial_console
 from nova_container.compute import snapshot
 from nova_container.compute import unsupported
@@ -63,14 +68,20 @@ _POWER_STATES = {
     state.Status.CREATED: power_state.NOSTATE,
     state.Status.RUNNING: power_state.RUNNING,
     state.Status.PAUSED: power_state.PAUSED,
+    state.Status.SUSPENDED: power_state.SUSPENDED,
     state.Status.STOPPED: power_state.SHUTDOWN,
 }
+
+# What a program makes of it: Java and Go tell what their threads do, C dumps
+# core, and a first process that does not handle it never sees it.
+_DUMP_SIGNAL = 'SIGQUIT'
 
 # What "nova console-log" shows at most; the API's own limit is on lines.
 _CONSOLE_BYTES = 100 * 1024
 
 
-class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
+class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
+                      volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
                       driver.ComputeDriver):
     """Runs instances as Linux containers."""
 
@@ -79,8 +90,10 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
         'has_imagecache': True,
         'supports_attach_interface': True,
         'supports_device_tagging': True,
+        'supports_evacuate': True,
         'supports_extend_volume': True,
         'supports_image_type_raw': True,
+        'supports_migrate_to_same_host': True,
         'supports_multiattach': True,
         'supports_pcpus': True,
         'supports_tagged_attach_interface': True,
@@ -91,6 +104,9 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
     def __init__(self, virtapi):
         super().__init__(virtapi)
         self._images = None
+        self._courier = None
+        # Spool files of containers that are resized on this host.
+        self._kept = {}
         self._reporter = None
         self._monitor = None
         self._health = None
@@ -110,6 +126,7 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
         image_store.recover()
         volumes.recover()
         self._images = images.Images(image_store)
+        self._courier = courier.Courier()
         self._feedback = feedback.Feedback()
         self._health = health.HealthMonitor(self._feedback.health)
         self._logs = console.LogKeeper()
@@ -123,6 +140,12 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
                 self._watch(container_id)
             elif restart.plan(container_id):
                 self._restarter.ended(container_id)
+
+    def process_instances_at_startup(self, context, instances):
+        for container_id in recovery.sweep(context):
+            LOG.info('Container %s has moved from here for good; what was '
+                     'kept of it is gone now', container_id)
+        return instances
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
@@ -208,6 +231,7 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
                 config_drive.files(instance, network_info, injected_files,
                                    admin_password))
             undo.callback(self._remove, instance, network_info)
+            self._images.keep(instance)
             engine.define(spec)
             if power_on:
                 self._boot(instance, network_info)
@@ -241,13 +265,19 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
     def _remove(self, instance, network_info):
         with contextlib.ExitStack() as both:
             both.callback(port.unplug, instance, network_info)
-            engine.undefine(instance.uuid)
+            self._forget(instance)
+
+    def _forget(self, instance):
+        """Remove the container, but not one that was set aside."""
+        engine.undefine(instance.uuid)
+        if not state.parked(instance.uuid):
+            self._images.forget(instance)
 
     def _redefine(self, context, instance, network_info, block_device_info):
         """Take up what has changed in Nova since the last start."""
         attachments = volumes.connect_all(context, instance,
                                           block_device_info)
-        image = self._images.cached(instance.image_ref)
+        image = self._images.of(instance)
         if image is not None:
             engine.define(self._intent(instance, image, network_info,
                                        attachments))
@@ -268,11 +298,11 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
             if destroy_vifs:
                 port.unplug(instance, network_info or [])
             if destroy_disks:
-                engine.undefine(instance.uuid)
+                self._forget(instance)
             volumes.disconnect_all(context, instance)
 
     def delete_instance_files(self, instance):
-        engine.undefine(instance.uuid)
+        self._forget(instance)
         return True
 
     def power_off(self, instance, timeout=0, retry_interval=0):
@@ -282,6 +312,8 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
     def power_on(self, context, instance, network_info,
                  block_device_info=None, accel_info=None, share_info=None):
         with fault.translated(instance), self._decided(instance):
+            self._complete_arrival(context, instance, network_info,
+                                   block_device_info)
             current = state.read(instance.uuid)
             if current.status is state.Status.RUNNING:
                 return
@@ -294,6 +326,8 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
                block_device_info=None, bad_volumes_callback=None,
                accel_info=None, share_info=None):
         with fault.translated(instance), self._decided(instance):
+            self._complete_arrival(context, instance, network_info,
+                                   block_device_info)
             state.read(instance.uuid)
             if reboot_type == 'SOFT':
                 self._halt(instance, network_info, CONF.shutdown_timeout)
@@ -315,6 +349,35 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
     def unpause(self, instance):
         with fault.translated(instance):
             engine.resume(instance.uuid)
+
+    def suspend(self, context, instance):
+        with fault.translated(instance):
+            engine.suspend(instance.uuid)
+
+    def resume(self, context, instance, network_info, block_device_info=None,
+               share_info=None):
+        with fault.translated(instance):
+            frozen = state.read(instance.uuid).process is not None
+            if frozen:
+                engine.resume(instance.uuid)
+        if not frozen:
+            # The host was restarted meanwhile.
+            self.power_on(context, instance, network_info, block_device_info)
+
+    def trigger_crash_dump(self, instance):
+        with fault.translated(instance):
+            engine.send_signal(instance.uuid, _DUMP_SIGNAL)
+
+    def set_admin_password(self, instance, new_pass):
+        with fault.translated(instance):
+            password.set_admin(instance, new_pass)
+
+    def poll_rebooting_instances(self, timeout, instances):
+        for instance in instances:
+            # A reboot ends within the time of the stop signal and that of
+            # the network: this one was cut off by the end of a service.
+            LOG.warning('The reboot has taken more than %d s; reboot it hard',
+                        timeout, instance=instance)
 
     def resume_state_on_host_boot(self, context, instance, network_info,
                                   share_info, block_device_info=None):
@@ -368,6 +431,10 @@ class ContainerDriver(volume_driver.VolumeMixin, unsupported.UnsupportedMixin,
             device_metadata.save(context, instance, gone=vif['address'])
 
     # The host
+
+    def set_host_enabled(self, enabled):
+        # Nova tells placement itself; there is no more to it.
+        return 'enabled' if enabled else 'disabled'
 
     def manage_image_cache(self, context, all_instances):
         self._images.expire(all_instances)

@@ -90,5 +90,9 @@ class RuntimeFailed(ContainerError):
     """The OCI runtime or conmon refused; carries their own words."""
 
 
+class TransferFailed(ContainerError):
+    """A container's disks did not get to another host."""
+
+
 class NetworkFailed(ContainerError):
     """An interface could not be made or configured."""

@@ -15,6 +15,7 @@
 extensions = [
     'openstackdocstheme',
     'oslo_config.sphinxext',
+    'sphinx_feature_classification.support_matrix',
 ]
 
 project = 'nova-container'

@@ -20,13 +20,21 @@ import nova.conf
 from nova import exception as nova_exception
 from nova.image import glance
 
+from nova_container.compute import courier
 from nova_container.compute import layer_images
 from nova_container import exception
+from nova_container.image import archive
+from nova_container.image import record
 from nova_container.image import store
 from nova_container.image import thin
+from nova_container.oci import digest
+from nova_container.oci import image_config
 from nova_container.runtime import engine
 
 CONF = nova.conf.CONF
+
+# A layer that came with a server has no place in any archive.
+_NOWHERE = 'none'
 
 # Seconds that one pass over unused images may take.
 _PASS = 60
@@ -42,34 +50,94 @@ class Images:
         self.store = images
         self._glance = glance.API()
 
-    def ensure(self, context, instance, image_meta) -> store.Image:
+    def ensure(self, context, instance, image_meta,
+               image_id: str | None = None) -> store.Image:
         """The image of a server, unpacked on this host.
 
         Glance is asked with the user's own token.
 
         :param image_meta: nova.objects.ImageMeta
+        :param image_id: another image than the one it is made from
         :raises UserError: not an image of ours, or larger than the flavor, or
             one whose layers the user may not read
         """
-        if not instance.image_ref:
+        image_id = image_id or instance.image_ref
+        if not image_id:
             raise exception.InvalidSpec(
                 'boot from volume is not supported yet by the container '
                 'driver; boot from an image')
-        _check_format(instance.image_ref, image_meta.container_format,
+        _check_format(image_id, image_meta.container_format,
                       image_meta.disk_format)
         root_gb = instance.flavor.root_gb
 
         def owner():
             if 'owner' in image_meta and image_meta.owner:
                 return image_meta.owner
-            return self._glance.get(context, instance.image_ref)['owner']
+            return self._glance.get(context, image_id)['owner']
 
         return self.store.ensure(
-            instance.image_ref,
-            lambda file: self.download(context, instance.image_ref, file,
+            image_id,
+            lambda file: self.download(context, image_id, file,
                                        instance.trusted_certs),
-            size=image_meta.size or None, max_bytes=(root_gb << 30) or None,
+            size=_size(image_meta), max_bytes=(root_gb << 30) or None,
             source=layer_images.LayerImages(context, owner))
+
+    def keep(self, instance) -> None:
+        """Remember what a server is made of, whatever becomes of its image.
+        """
+        known = self.store.record(instance.image_ref)
+        if known is not None:
+            self.store.adopt(instance.uuid, known)
+
+    def forget(self, instance) -> None:
+        """Undo ``keep``."""
+        self.store.remove(instance.uuid)
+
+    def of(self, instance) -> store.Image | None:
+        """What a server is made of, if it is on this host."""
+        return (self.store.get(instance.uuid)
+                or self.store.get(instance.image_ref))
+
+    def record_of(self, instance) -> record.Record | None:
+        """The record of what a server is made of."""
+        return (self.store.record(instance.uuid)
+                or self.store.record(instance.image_ref))
+
+    def adopt(self, instance, raw_config: bytes) -> store.Image | None:
+        """Remember what a server is made of, if all its layers are here."""
+        base = self.store.record(instance.image_ref)
+        blobs = {blob.diff_id: blob for blob in (base.layers if base else ())}
+        config = image_config.ImageConfig.from_json(raw_config)
+        return self.store.adopt(instance.uuid, record.Record(
+            raw_config, tuple(
+                blobs.get(diff_id)
+                or archive.LayerBlob(diff_id, 0, 0, _NOWHERE)
+                for diff_id in config.diff_ids)))
+
+    def obtainable(self, instance) -> frozenset[digest.Digest]:
+        """diffIDs of the layers that any host gets from a server's image."""
+        known = self.store.record(instance.image_ref)
+        try:
+            status = self._glance.get(courier.service_context(),
+                                      instance.image_ref)['status']
+        except (nova_exception.ImageNotFound,
+                nova_exception.ImageNotAuthorized):
+            status = 'deleted'
+        if known is None or status != 'active':
+            return frozenset()
+        return frozenset(known.config.diff_ids)
+
+    def unpack_layer(self, spool_name: str, diff_id: str, offset: int,
+                     size: int, compression: str) -> None:
+        """Unpack one layer of a spool file, unless it is here."""
+        self.store.unpack(spool_name, archive.LayerBlob(
+            digest.Digest(diff_id), offset, size, compression), offset)
+
+    def properties(self, context, image_id: str) -> dict[str, str]:
+        """All of an image's properties; Nova's ImageMeta drops those that it
+        does not know.
+        """
+        return self._glance.get(context, image_id)['properties']
 
     def cache(self, context, image_id) -> bool:
         """Have an image on this host before a server needs it.
@@ -113,7 +181,8 @@ class Images:
         """
         if CONF.image_cache.remove_unused_base_images:
             self.store.expire(
-                {instance.image_ref for instance in instances},
+                {name for instance in instances
+                 for name in (instance.image_ref, instance.uuid)},
                 engine.layers_in_use(),
                 CONF.image_cache.remove_unused_original_minimum_age_seconds,
                 time.monotonic() + _PASS)
@@ -122,10 +191,6 @@ class Images:
         """Disk that the layers of this host use, once each, GiB."""
         size = sum(layer.size for layer in self.store.layers())
         return -(-size // (1 << 30))
-
-    def cached(self, image_ref: str) -> store.Image | None:
-        """The image, if it is on this host already."""
-        return self.store.get(image_ref)
 
 
 def _check_format(image_id: str, container_format: str,
@@ -136,3 +201,8 @@ def _check_format(image_id: str, container_format: str,
             f'image {image_id}: container format {given[0]!r} and disk '
             f'format {given[1]!r}; upload it with --container-format '
             f'{thin.CONTAINER_FORMAT} --disk-format {thin.DISK_FORMAT}')
+
+
+def _size(image_meta) -> int | None:
+    """Bytes of the archive; unknown where Nova asks its own memory."""
+    return image_meta.size or None if 'size' in image_meta else None

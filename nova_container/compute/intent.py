@@ -170,19 +170,22 @@ def _own_healthcheck(image: store.Image) -> health.Healthcheck | None:
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
           volumes: tuple[volume.Attachment, ...] = (),
-          drive: tuple[file.File, ...] | None = None
-          ) -> container.ContainerSpec:
+          drive: tuple[file.File, ...] | None = None,
+          metadata: dict[str, str] | None = None,
+          image_kind: str | None = None) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
     :param network_info: nova.network.model.NetworkInfo
     :param pids_limit: where the flavor has none
     :param drive: the config drive, where it is more than Nova has on record
+    :param metadata: the tenant's words, if not the instance's
+    :param image_kind: of another image than the instance's own
     :raises UserError: what the tenant asked for makes no sense
     """
-    words = wishes.said(instance)
+    words = wishes.said(instance) if metadata is None else metadata
     said = wishes.parse(words)
-    kind_ = kind(instance.system_metadata, image.config)
+    kind_ = image_kind or kind(instance.system_metadata, image.config)
     specs = instance.flavor.extra_specs
 
     def granted(key: str) -> bool:
@@ -212,3 +215,28 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         authorized_keys='' if kind_ == container.MACHINE
         else instance.key_data or '',
         volumes=volumes)
+
+
+def rescue(instance, image: store.Image, network_info, pids_limit: int,
+           volumes: tuple[volume.Attachment, ...], properties: dict[str, str],
+           own: bool) -> container.ContainerSpec:
+    """The system that a server is rescued with.
+
+    It runs what its image says, whatever the server's metadata says: a wrong
+    word there may be what it is rescued from. The server's own image, which
+    Nova takes where none is named, runs a shell on the console instead of the
+    service that it is made for, unless it is a machine.
+
+    :param properties: the image's
+    :param own: it is the server's own image
+    """
+    kind_ = kind({f'image_{name}': value
+                  for name, value in properties.items()}, image.config)
+    said = {}
+    if own and kind_ == container.APPLICATION:
+        said = {'container:entrypoint': '/bin/sh', 'container:tty': 'true',
+                'container:user': 'root'}
+    return dataclasses.replace(
+        build(instance, image, network_info, pids_limit, volumes,
+              metadata=said, image_kind=kind_),
+        privileged=False, nesting=False, health=None)

@@ -123,5 +123,15 @@ def inventory(ratios: dict[str, float],
 
 def traits() -> set[str]:
     """Traits beyond those that Nova derives from the capabilities."""
-    arch = f'HW_ARCH_{architecture().upper()}'
-    return {arch} & set(os_traits.get_traits())
+    names = {f'HW_ARCH_{architecture().upper()}'}
+    names.update(f'HW_CPU_X86_{flag.upper()}' for flag in _flags())
+    return names & set(os_traits.get_traits())
+
+
+@functools.cache
+def _flags() -> frozenset[str]:
+    """What the processors can do, by the kernel's names (proc(5), cpuinfo).
+    """
+    with open('/proc/cpuinfo') as file:
+        found = re.search(r'^flags\s*:(.*)$', file.read(), re.M)
+    return frozenset(found[1].split() if found else ())

@@ -75,7 +75,7 @@ def take(images: images_.Images, context, instance, image_id: str,
 
 
 def _take(images, context, instance, image_id, update_task_state, kind):
-    below = images.store.record(instance.image_ref)
+    below = images.record_of(instance)
     if below is None:
         raise exception.StateConflict(
             f'container {instance.uuid}: this host does not know image '

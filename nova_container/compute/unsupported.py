@@ -19,41 +19,42 @@ them; a user who reads the server's fault or event shall see which it was.
 _OPERATIONS = {
     'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
-    'confirm_migration': 'migration',
-    'finish_migration': 'migration',
-    'finish_revert_migration': 'migration',
     'get_mks_console': 'a graphical console',
     'get_spice_console': 'a graphical console',
     'get_vnc_console': 'a graphical console',
-    'host_maintenance_mode': 'host maintenance mode',
-    'host_power_action': 'powering the host',
     'live_migration': 'live migration',
-    'migrate_disk_and_power_off': 'resize and migration',
     'mount_share': 'mounting a share',
     'pre_live_migration': 'live migration',
     'quiesce': 'quiescing',
-    'rescue': 'rescue',
-    'resume': 'suspend and resume',
-    'set_admin_password': 'setting the password',
-    'set_host_enabled': 'enabling the host',
-    'suspend': 'suspend and resume',
-    'trigger_crash_dump': 'a crash dump',
     'umount_share': 'unmounting a share',
     'unquiesce': 'quiescing',
-    'unrescue': 'rescue',
+}
+
+# What never will be: a compute service does not control its own host.
+_NEVER = {
+    'host_maintenance_mode':
+        'host maintenance mode is not for a compute service to decide; use '
+        '"openstack compute service set --disable" and migrate its servers',
+    'host_power_action':
+        'powering the host is not for a compute service to decide; use its '
+        'management controller',
 }
 
 
 def _refusal(name: str, what: str):
     def method(self, *args, **kwargs):
-        raise NotImplementedError(
-            f'{what} is not supported yet by the container driver ({name})')
+        raise NotImplementedError(what)
 
     method.__name__ = name
-    method.__doc__ = f'Not supported yet: {what}.'
+    # By which a traceback calls it.
+    method.__code__ = method.__code__.replace(co_name=name)
+    method.__doc__ = f'Refused: {what}.'
     return method
 
 
 UnsupportedMixin = type('UnsupportedMixin', (), {
-    '__doc__': 'Every operation that is not supported yet.',
-    **{name: _refusal(name, what) for name, what in _OPERATIONS.items()}})
+    '__doc__': 'Every operation that is not supported, or not yet.',
+    **{name: _refusal(name, f'{what} is not supported yet by the container '
+                            f'driver ({name})')
+       for name, what in _OPERATIONS.items()},
+    **{name: _refusal(name, what) for name, what in _NEVER.items()}})

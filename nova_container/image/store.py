@@ -52,6 +52,9 @@ from nova_container.privileged import layer as privileged_layer
 
 LOG = logging.getLogger(__name__)
 
+# The store has a method of the module's name.
+_Record = record.Record
+
 _PARALLEL = 2
 _UNLIMITED = 1 << 60
 
@@ -227,6 +230,26 @@ class ImageStore:
         found = (self.layer(digest.Digest('sha256:' + name))
                  for name in os.listdir(self._layers))
         return [layer for layer in found if layer is not None]
+
+    def adopt(self, image_id: str, known: _Record) -> Image | None:
+        """Record an image whose layers are all here, under a new id.
+
+        :returns: None if one of them is not here
+        """
+        if None not in (self.layer(blob.diff_id) for blob in known.layers):
+            self._records.save(image_id, known)
+        return self.get(image_id)
+
+    def remove(self, image_id: str) -> None:
+        """Forget an image; its layers stay. Succeeds if it is unknown."""
+        self._records.remove(image_id)
+
+    def unpack(self, spool_name: str, blob: archive.LayerBlob,
+               offset: int) -> None:
+        """Unpack one layer of a spool file, unless it is here."""
+        with _layer_lock(blob.diff_id):
+            if self._take(spool_name, blob, offset, _UNLIMITED):
+                self._syncer.submit(self._sync, (blob.diff_id,))
 
     def touch(self, image_id: str) -> None:
         """Note that the image is of use."""

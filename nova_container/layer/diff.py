@@ -81,10 +81,14 @@ def is_opaque(place: int | bytes) -> bool:
 
 
 class Diff:
-    """Writes the working directory as a layer."""
+    """Writes the working directory as a layer.
 
-    def __init__(self, writer: tarwriter.Writer):
+    :param exact: as it is instead, see ``extract.Extractor``
+    """
+
+    def __init__(self, writer: tarwriter.Writer, exact: bool = False):
         self._writer = writer
+        self._exact = exact
         self._result = Result()
         # First name of each file of several.
         self._names: dict[int, bytes] = {}
@@ -114,7 +118,8 @@ class Diff:
                     f'the path {tar.show(path)} has {_PATH_MAX} bytes or '
                     'more, which no image can have; remove it')
             status = os.lstat(path)
-            if path in MOUNT_POINTS and self._untouched(path, status):
+            if (path in MOUNT_POINTS and not self._exact
+                    and self._untouched(path, status)):
                 continue
             if self._attempt(path, status):
                 yield path
@@ -135,17 +140,18 @@ class Diff:
 
     def _entry(self, path: bytes, status: os.stat_result) -> bool:
         parent, slash, name = path.rpartition(b'/')
-        if is_whiteout(status):
+        if is_whiteout(status) and not self._exact:
             self._add(tar.FILE, parent + slash + extract.WHITEOUT + name)
             return False
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-        if kind is None or name.startswith(extract.WHITEOUT):
+        if kind is None or (name.startswith(extract.WHITEOUT)
+                            and not self._exact):
             self._result.dropped += 1
             return False
         if kind == tar.DIRECTORY:
             self._add(kind, path + b'/' if path else b'./',
                       xattrs=self._xattrs(path or b'.'), **_fields(status))
-            if path and is_opaque(path):
+            if path and not self._exact and is_opaque(path):
                 self._add(tar.FILE, path + b'/' + extract.OPAQUE)
             return True
         if status.st_nlink > 1:
@@ -217,11 +223,10 @@ class Diff:
                 '--sparse=never) or remove it')
         return extents
 
-    @staticmethod
-    def _xattrs(place: int | bytes) -> dict[bytes, bytes]:
+    def _xattrs(self, place: int | bytes) -> dict[bytes, bytes]:
         found = {}
         for name in map(os.fsencode, os.listxattr(place)):
-            if extract.keeps_xattr(name):
+            if extract.keeps_xattr(name, self._exact):
                 try:
                     found[name] = os.getxattr(place, name)
                 except OSError as e:

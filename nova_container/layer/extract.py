@@ -35,6 +35,8 @@ WHITEOUT = b'.wh.'
 OPAQUE = b'.wh..wh..opq'
 OPAQUE_XATTR = b'user.overlay.opaque'
 
+_ORIGIN_XATTR = b'user.overlay.origin'
+
 # acl(5). Not every file system has them.
 _ACLS = frozenset((b'system.posix_acl_access', b'system.posix_acl_default'))
 
@@ -77,12 +79,16 @@ class _Refused(Exception):
     """The entry at hand cannot be; says why."""
 
 
-def keeps_xattr(name: bytes) -> bool:
+def keeps_xattr(name: bytes, exact: bool = False) -> bool:
     """Whether an extended attribute is part of an image: what a user sets,
     but not what overlayfs or a security module of the host does.
+
+    :param exact: or part of a tree, with what overlayfs has set but names of
+        files of this host
     """
     if name.startswith(b'user.'):
-        return not name.startswith(b'user.overlay.')
+        return not name.startswith(b'user.overlay.') or (
+            exact and name != _ORIGIN_XATTR)
     return name == b'security.capability' or name in _ACLS
 
 
@@ -103,11 +109,15 @@ class Extractor:
     """Unpacks one archive into the working directory.
 
     :param max_bytes: limit of ``Result.bytes``
+    :param exact: the archive is no layer, but a tree as it was: no name is a
+        whiteout, and what an overlay keeps there is kept
     """
 
-    def __init__(self, reader: tar.Reader, max_bytes: int):
+    def __init__(self, reader: tar.Reader, max_bytes: int,
+                 exact: bool = False):
         self._reader = reader
         self._max_bytes = max_bytes
+        self._exact = exact
         self._result = Result()
         # Directories made so far. Owner, mode and time wait until the end:
         # they change, or get in the way, while entries are still made.
@@ -177,7 +187,7 @@ class Extractor:
             raise _Refused(f'belongs to {member.uid}:{member.gid}; user and '
                            f'group ids must be below {IDS}')
         parent, _slash, name = path.rpartition(b'/')
-        if name.startswith(WHITEOUT):
+        if name.startswith(WHITEOUT) and not self._exact:
             self._whiteout(parent, name)
             return
         if not path and member.type != tar.DIRECTORY:
@@ -368,11 +378,15 @@ class Extractor:
     def _device(self, path: bytes, member: tar.Member) -> None:
         # A container gets its devices from the runtime; in a user namespace
         # the kernel would not make these anyway.
-        self._result.dropped += 1
+        if self._exact and tar.is_whiteout(member):
+            os.mknod(path, stat.S_IFCHR)
+            os.chown(path, member.uid, member.gid)
+        else:
+            self._result.dropped += 1
 
     def _xattrs(self, fd: int, member: tar.Member) -> None:
         for name, value in member.xattrs.items():
-            if not keeps_xattr(name):
+            if not keeps_xattr(name, self._exact):
                 continue
             try:
                 os.setxattr(fd, name, value)

@@ -85,10 +85,11 @@ class Member:
     :ivar mtime: nanoseconds since the epoch
     :ivar xattrs: extended attributes, name to value
     :ivar data_map: for a sparse file, its data as (offset, length) in order
+    :ivar device: for a device node, its major and minor number as written
     """
 
     __slots__ = ('type', 'name', 'linkname', 'mode', 'uid', 'gid', 'size',
-                 'stored', 'mtime', 'xattrs', 'data_map')
+                 'stored', 'mtime', 'xattrs', 'data_map', 'device')
 
     type: bytes
     name: bytes
@@ -101,6 +102,12 @@ class Member:
     mtime: int
     xattrs: dict[bytes, bytes]
     data_map: list[tuple[int, int]] | None
+    device: tuple[bytes, bytes]
+
+
+def is_whiteout(member: Member) -> bool:
+    """Whether it is the device node by which overlayfs hides a name."""
+    return member.type == CHARACTER and not any(map(_number, member.device))
 
 
 def show(name: bytes) -> str:
@@ -257,7 +264,7 @@ class Reader:
                     raise ValueError('an extended header without its entry')
                 return None
             (name, mode, uid, gid, size, mtime, checksum, kind, linkname,
-             magic, _major, _minor, prefix) = _HEADER.unpack(block)
+             magic, major, minor, prefix) = _HEADER.unpack(block)
             if not _checksum_ok(block, _number(checksum)):
                 raise ValueError('its checksum is wrong')
             stored = _number(size)
@@ -289,6 +296,7 @@ class Reader:
         member.mtime = _number(mtime) * 1000000000
         member.xattrs = {}
         member.data_map = None
+        member.device = major, minor
         member.size = stored
         sparse = self._apply(member, pax) if pax else None
         stored = member.size

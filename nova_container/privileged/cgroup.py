@@ -167,6 +167,30 @@ def oom_kills(container_id: str) -> int:
     return count
 
 
+def reclaim(container_id: str) -> None:
+    """Have the kernel take from a container what memory it can do without.
+
+    Caches go; what only the container has, goes to swap, as far as the host
+    has it and the container may use it. cgroup-v2.rst (memory.reclaim),
+    cgroup-v1/memory.rst (memory.force_empty).
+    """
+    group = place.cgroup(container_id)
+    if unified():
+        path = f'{ROOT}{group}/memory.reclaim'
+        amount = read(f'{ROOT}{group}/memory.current')
+    else:
+        path, amount = f'{ROOT}/memory{group}/memory.force_empty', '0'
+    try:
+        if amount is not None:
+            with open(path, 'w') as file:
+                file.write(amount)
+    except OSError as e:
+        # It could not take all of that (EAGAIN, EBUSY), or is too old.
+        if e.errno not in (errno.EAGAIN, errno.EBUSY, errno.ENOENT,
+                           errno.EACCES):
+            raise
+
+
 def read(path: str) -> str | None:
     """A file of a control group; None when the group is gone."""
     try:

@@ -53,7 +53,7 @@ def changes(container_id: str) -> list[tuple[str, str]]:
 
 def _changes(container_id: str) -> list[tuple[str, str]]:
     base = container.host_ids(container_id)[0]
-    layers = reversed(definition.load(container_id).layers)
+    layers = reversed(definition.load_own(container_id).layers)
     with contextlib.ExitStack() as opened:
         def open_directory(path: str) -> int:
             fd = os.open(path, _DIRECTORY)

@@ -22,6 +22,7 @@ All functions are idempotent in the direction of less: halting what does not
 run and undefining what is not there succeed.
 """
 
+import collections.abc
 import contextlib
 import dataclasses
 import errno
@@ -63,6 +64,9 @@ from nova_container.spec import idmap
 from nova_container.spec import limits as limits_
 from nova_container.spec import policy
 from nova_container.spec import signals
+
+# Where a rescue system has the root file system of the container.
+RESCUED = '/rescue'
 
 # A killed process that is still there by then sits in the kernel.
 _KILL_TIMEOUT = 30
@@ -133,7 +137,7 @@ def setup(user: int, group: int) -> None:
 
     os.makedirs(os.path.dirname(place.state()) or '/', exist_ok=True)
     directory(place.CONF.container.state_path, 0o750, (0, group))
-    for name in ('layers', 'layers/sha256', 'containers', 'ids'):
+    for name in ('layers', 'layers/sha256', 'containers', 'parked', 'ids'):
         directory(place.state(name), 0o755, (0, 0))
     for name in ('layers/tmp', 'trash'):
         directory(place.state(name), 0o711, (0, 0))
@@ -162,6 +166,22 @@ def _allocate_slot(container_id: str) -> int:
         '[container] id_range_count')
 
 
+def _require_layers(spec: container.ContainerSpec) -> None:
+    for diff_id in spec.layers:
+        if not os.path.isdir(layer_path(diff_id)):
+            raise exception.ContainerNotFound(
+                f'container {spec.id}: layer {diff_id} is not on this host')
+
+
+def require_halted(container_id: str) -> None:
+    """
+    :raises StateConflict: it runs
+    """
+    if os.path.exists(place.container_run(container_id)):
+        raise exception.StateConflict(
+            f'container {container_id} runs; halt it first')
+
+
 @context.entrypoint
 def define(spec: dict[str, typing.Any]) -> None:
     """Make a container's directory, ids and disks, or give a defined one a
@@ -171,12 +191,18 @@ def define(spec: dict[str, typing.Any]) -> None:
     :raises StateConflict: it runs
     :raises InvalidSpec: one of its disks would become smaller
     """
-    checked = codec.decode(container.ContainerSpec, spec)
+    make(codec.decode(container.ContainerSpec, spec))
+
+
+def make(checked: container.ContainerSpec,
+         fill: collections.abc.Callable[[int], None] | None = None) -> None:
+    """Define a container.
+
+    :param fill: called with the host id of its root once its disks are there;
+        a container that is killed meanwhile is none
+    """
     _check_allowed(checked)
-    for diff_id in checked.layers:
-        if not os.path.isdir(layer_path(diff_id)):
-            raise exception.ContainerNotFound(
-                f'container {checked.id}: layer {diff_id} is not on this host')
+    _require_layers(checked)
     path = place.container_state(checked.id)
     with contextlib.ExitStack() as undo:
         try:
@@ -189,20 +215,68 @@ def define(spec: dict[str, typing.Any]) -> None:
             os.symlink(str(slot), os.path.join(path, 'slot'))
             disk.define(checked.id, checked.disk, place.ids().base(slot))
         with definition.locked(checked.id):
-            if os.path.exists(place.container_run(checked.id)):
-                raise exception.StateConflict(
-                    f'container {checked.id} runs; halt it before it is '
-                    'defined anew')
+            require_halted(checked.id)
+            if fill is not None:
+                fill(place.ids().base(_slot(checked.id)))
             if os.path.exists(os.path.join(path, 'spec.json')):
-                disk.redefine(checked.id, definition.load(checked.id).disk,
+                disk.redefine(checked.id,
+                              definition.load_own(checked.id).disk,
                               checked.disk,
                               place.ids().base(_slot(checked.id)))
-            definition.write(
-                os.path.join(path, 'policy.json'),
-                json.dumps(codec.encode(policy.Policy.of(checked))), 0o644)
+            _write_policy(checked.id,
+                          definition.load_rescue(checked.id) or checked)
             definition.write(os.path.join(path, 'spec.json'),
                              json.dumps(codec.encode(checked)), 0o600)
         undo.pop_all()
+
+
+def _write_policy(container_id: str, spec: container.ContainerSpec) -> None:
+    definition.write(
+        place.container_state(container_id, 'policy.json'),
+        json.dumps(codec.encode(policy.Policy.of(spec))), 0o644)
+
+
+@context.entrypoint
+def rescue(spec: dict[str, typing.Any]) -> None:
+    """Have a halted container start a rescue system from now on.
+
+    It has a disk of its own, and the container's root file system at
+    ``RESCUED``. Should the container be rescued already, it is so anew.
+
+    :param spec: an encoded ContainerSpec of that id; its disks are of no
+        account
+    :raises StateConflict: it runs
+    """
+    checked = codec.decode(container.ContainerSpec, spec)
+    _check_allowed(checked)
+    _require_layers(checked)
+    with definition.locked(checked.id):
+        require_halted(checked.id)
+        own = definition.load_own(checked.id)
+        _end_rescue(own)
+        disk.define_rescue(checked.id, own.disk,
+                           place.ids().base(_slot(checked.id)))
+        definition.write(place.container_state(checked.id, 'rescue.json'),
+                         json.dumps(codec.encode(checked)), 0o600)
+        _write_policy(checked.id, checked)
+
+
+@context.entrypoint
+def unrescue(container_id: str) -> None:
+    """Have a halted container start its own process again.
+
+    :raises StateConflict: it runs
+    """
+    with definition.locked(container_id):
+        require_halted(container_id)
+        _end_rescue(definition.load_own(container_id))
+
+
+def _end_rescue(own: container.ContainerSpec) -> None:
+    _write_policy(own.id, own)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.container_state(own.id, 'rescue.json'))
+    disk.remove_rescue(own.id)
 
 
 @context.entrypoint
@@ -253,9 +327,11 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     # A mount of its own, so that all below it can be handed on as one.
     linux.mount(run_dir, run_dir, flags=linux.MS_BIND)
     ids = place.ids().container(_slot(spec.id))
-    disks = disk.mount(spec.id, spec.disk, ids.outside)
-    _mount_rootfs(spec, shift, disks)
+    own = definition.load_own(spec.id)
+    disks = disk.mount(spec.id, own.disk, ids.outside,
+                       rescue=definition.load_rescue(spec.id) is not None)
     rootfs = os.path.join(run_dir, 'rootfs')
+    _mount_rootfs(spec, shift, disks.rescue or disks.root, rootfs)
     rootfs_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _require_directories(rootfs_fd)
@@ -263,8 +339,15 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     finally:
         os.close(rootfs_fd)
     files = _write_files(spec, ids.outside)
+    within = ''
+    if disks.rescue is not None:
+        rescued = os.path.join(run_dir, 'rescued')
+        os.mkdir(rescued, 0o711)
+        _mount_rootfs(own, shift, disks.root, rescued)
+        within = RESCUED
+        files += ((rescued, within),)
     if disks.ephemeral is not None:
-        files += ((disks.ephemeral, '/mnt'),)
+        files += ((disks.ephemeral, f'{within}/mnt'),)
     rights = rights_.of(spec)
     if rights.own_cgroup and not cgroup.has_v2():
         raise exception.HostUnsupported(
@@ -299,10 +382,6 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
     return pid, monitor
 
 
-# Where podman and docker keep images and containers, below /var/lib.
-_NESTED = ('containers', 'docker')
-
-
 def _bind_nested(container_id: str, source: str,
                  owner: int) -> tuple[tuple[str, str], ...]:
     """Bind the storage of runtimes inside to where its root may reach it."""
@@ -310,11 +389,8 @@ def _bind_nested(container_id: str, source: str,
     os.mkdir(target, 0o711)
     linux.mount(source, target, flags=linux.MS_BIND)
     files = []
-    for name in _NESTED:
-        path = os.path.join(target, name)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o711)
-        os.chown(path, owner, owner)
+    for name in disk.NESTED:
+        path = disk.make_nested(target, name, owner)
         files.append((path, f'/var/lib/{name}'))
     return tuple(files)
 
@@ -368,8 +444,8 @@ def give_console(directory: str) -> None:
 
 
 def _mount_rootfs(spec: container.ContainerSpec, shift: int,
-                  disks: disk.Mounted) -> None:
-    """Mount the overlay of the id-mapped layers and the writable layer.
+                  writable: disk.Writable, target: str) -> None:
+    """Mount the overlay of the id-mapped layers and a writable layer.
 
     The layers are attached under one-digit names and named relative to the
     working directory, which keeps the options of a hundred layers within the
@@ -383,7 +459,7 @@ def _mount_rootfs(spec: container.ContainerSpec, shift: int,
     # directory only once.
     layers = list(dict.fromkeys(reversed(spec.layers)))
     for name, diff_id in enumerate(layers):
-        os.mkdir(str(name))
+        os.makedirs(str(name), exist_ok=True)
         mount = linux.open_tree(layer_path(diff_id))
         try:
             linux.mount_setattr(
@@ -394,9 +470,9 @@ def _mount_rootfs(spec: container.ContainerSpec, shift: int,
             os.close(mount)
     lower = ':'.join(str(name) for name in range(len(layers)))
     linux.mount(
-        'overlay', os.path.join(run_dir, 'rootfs'), 'overlay', linux.MS_NODEV,
+        'overlay', target, 'overlay', linux.MS_NODEV,
         f'userxattr,lowerdir={lower},'
-        f'upperdir={disks.upper},workdir={disks.work}')
+        f'upperdir={writable.upper},workdir={writable.work}')
     for name in range(len(layers)):
         linux.umount(str(name))
 
@@ -525,7 +601,7 @@ def update(container_id: str, wish: dict[str, typing.Any]) -> None:
     """
     checked = codec.decode(limits_.Limits, wish)
     with definition.locked(container_id), contextlib.ExitStack() as undo:
-        before = definition.load(container_id)
+        before = definition.load_own(container_id)
         after = dataclasses.replace(before, limits=checked)
         found = _process(container_id)
         if found is not None and process.alive(found):
@@ -556,11 +632,25 @@ def pause(container_id: str) -> None:
 
 
 @context.entrypoint
-def resume(container_id: str) -> None:
-    """Thaw a frozen container."""
+def suspend(container_id: str) -> None:
+    """Freeze every process, and give back what memory the kernel takes."""
     with definition.locked(container_id):
         require_process(container_id)
-        oci_runtime.call('resume', container_id)
+        # First, so that what is frozen is never taken for paused.
+        pathlib.Path(place.container_run(container_id, 'suspended')).touch()
+        oci_runtime.call('pause', container_id)
+        cgroup.reclaim(container_id)
+
+
+@context.entrypoint
+def resume(container_id: str) -> None:
+    """Thaw a container; succeeds if it is not frozen."""
+    with definition.locked(container_id):
+        require_process(container_id)
+        if cgroup.frozen(container_id):
+            oci_runtime.call('resume', container_id)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.container_run(container_id, 'suspended'))
 
 
 @context.entrypoint
@@ -730,10 +820,10 @@ def _undefine(container_id: str) -> None:
     trash = place.state('trash', f'{container_id}.{uuid.uuid4().hex}')
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, trash)
-        _empty_trash(os.path.basename(trash))
+        empty_trash(os.path.basename(trash))
 
 
-def _empty_trash(name: str) -> None:
+def empty_trash(name: str) -> None:
     """Remove a container's files, then give its ids back.
 
     No file of one container may be there when another gets the ids.
@@ -777,7 +867,7 @@ def recover() -> list[str]:
     namespace.with_mounts(disk.recover)
     volume.recover()
     for name in os.listdir(place.state('trash')):
-        _empty_trash(name)
+        empty_trash(name)
     for container_id in os.listdir(place.run('c')):
         freezer.recover(container_id)
         defined = os.path.exists(
@@ -792,20 +882,32 @@ def recover() -> list[str]:
                 place.container_state(container_id, 'spec.json')):
             _undefine(container_id)
             touched.append(container_id)
+        elif definition.load_rescue(container_id) is None:
+            disk.remove_rescue(container_id)
     for slot in os.listdir(place.state('ids')):
         owner = os.readlink(place.state('ids', slot))
-        if not os.path.lexists(place.container_state(owner)):
+        # The container at its place and one that was set aside have two.
+        if not any(_has_slot(directory, slot) for directory in (
+                place.container_state(owner), place.parked(owner))):
             os.unlink(place.state('ids', slot))
     return touched
 
 
+def _has_slot(directory: str, slot: str) -> bool:
+    try:
+        return os.readlink(os.path.join(directory, 'slot')) == slot
+    except FileNotFoundError:
+        return False
+
+
 @context.entrypoint
 def layers_in_use() -> list[str]:
-    """diffIDs of the layers of every defined container."""
+    """diffIDs of the layers of every container, those set aside included."""
     found: set[str] = set()
-    for container_id in os.listdir(place.state('containers')):
-        with contextlib.suppress(exception.ContainerNotFound):
-            found.update(definition.load(container_id).layers)
+    for name in ('containers', 'parked'):
+        for container_id in os.listdir(place.state(name)):
+            for spec in definition.stored(place.state(name, container_id)):
+                found.update(spec.layers)
     return sorted(found)
 
 

@@ -72,13 +72,45 @@ def write(path: str, content: str | bytes, mode: int, owner: int = 0,
 
 
 def load(container_id: str) -> container.ContainerSpec:
-    """The container's spec, as it was defined.
+    """What the container runs: its own spec, or that of its rescue.
 
     :raises ContainerNotFound: it is not defined
     """
-    try:
-        with open(place.container_state(container_id, 'spec.json')) as file:
-            return codec.decode(container.ContainerSpec, json.load(file))
-    except FileNotFoundError:
+    return load_rescue(container_id) or load_own(container_id)
+
+
+def load_own(container_id: str) -> container.ContainerSpec:
+    """The container's own spec, as it was defined.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    spec = _read(container_id, 'spec.json')
+    if spec is None:
         raise exception.ContainerNotFound(
             f'container {container_id} is not defined on this host')
+    return spec
+
+
+def load_rescue(container_id: str) -> container.ContainerSpec | None:
+    """What the container runs instead of its own process while it is rescued.
+    """
+    return _read(container_id, 'rescue.json')
+
+
+def stored(directory: str) -> list[container.ContainerSpec]:
+    """Every spec in the directory of a container."""
+    found = (_decode(os.path.join(directory, name))
+             for name in ('spec.json', 'rescue.json'))
+    return [spec for spec in found if spec is not None]
+
+
+def _read(container_id: str, name: str) -> container.ContainerSpec | None:
+    return _decode(place.container_state(container_id, name))
+
+
+def _decode(path: str) -> container.ContainerSpec | None:
+    try:
+        with open(path) as file:
+            return codec.decode(container.ContainerSpec, json.load(file))
+    except FileNotFoundError:
+        return None

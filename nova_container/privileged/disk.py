@@ -12,6 +12,9 @@
 
 """A container's disks, as root: the writable layer and the ephemeral disk.
 
+While a container is rescued, there is a third one, the writable layer of the
+rescue system, as large as the first.
+
 Each is a *volume*: one or two directories in the container's persistent
 directory, and a limit that holds for all of their content. What enforces it is
 found by trying when the volume is made, and told afterwards by what is there:
@@ -26,9 +29,11 @@ Files are limited as bytes are, so that many empty ones do not fill the host's
 file system either.
 """
 
+import collections.abc
 import contextlib
 import dataclasses
 import os
+import subprocess
 import typing
 
 from nova_container import exception
@@ -58,24 +63,41 @@ class _Volume:
 _ROOT = _Volume('root', (('upper', True, 0o755), ('work', False, 0o700),
                          ('nested', False, 0o711)))
 _EPHEMERAL = _Volume('ephemeral', (('mnt', True, 0o755),))
-_VOLUMES = (_ROOT, _EPHEMERAL)
+_RESCUE = _Volume('rescue', (('rescue-upper', True, 0o755),
+                             ('rescue-work', False, 0o700)))
+_VOLUMES = (_ROOT, _EPHEMERAL, _RESCUE)
+
+# Where podman and docker keep images and containers, below /var/lib.
+NESTED = ('containers', 'docker')
+
+# What of them goes with a container that moves, and where it is.
+TREES = {'upper': 'upper', **{name: f'nested/{name}' for name in NESTED},
+         'mnt': 'mnt'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Writable:
+    """The directories of an overlay that are written to."""
+
+    upper: str
+    work: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Mounted:
     """Where the disks of a container are, in the containers' namespace.
 
-    :param upper: upper directory of the root file system's overlay
-    :param work: its work directory
+    :param root: of the root file system
     :param nested: for container runtimes inside, whose overlays cannot lie
         on this one
     :param ephemeral: what the container has at /mnt, if it has it
+    :param rescue: of the rescue system, while there is one
     """
 
-    upper: str
-    work: str
+    root: Writable
     nested: str
     ephemeral: str | None
+    rescue: Writable | None
 
 
 def _image(container_id: str, volume: _Volume) -> str:
@@ -147,7 +169,7 @@ def redefine(container_id: str, before: disk.Disk, wish: disk.Disk,
 
     :raises InvalidSpec: a disk would become smaller
     """
-    for volume in _VOLUMES:
+    for volume in (_ROOT, _EPHEMERAL):
         old, new = volume.size(before), volume.size(wish)
         if old == new:
             continue
@@ -176,9 +198,34 @@ def _grow(container_id: str, volume: _Volume, size: int | None,
         _limit_project(path, _project(volume, base), size or 0)
 
 
-def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
+def define_rescue(container_id: str, wish: disk.Disk, base: int) -> None:
+    """Make the disk of a rescue system, empty.
+
+    :param wish: the container's own disks
+    """
+    remove_rescue(container_id)
+    _make(container_id, _RESCUE, wish.root, base)
+
+
+def remove_rescue(container_id: str) -> None:
+    """Remove the disk of a rescue system, if it is there."""
+    path = place.container_state(container_id)
+    for name in (f'{_RESCUE.name}.img',
+                 *(name for name, _, _ in _RESCUE.directories)):
+        for found in (os.path.join(path, name),
+                      os.path.join(path, f'{name}.new')):
+            if os.path.lexists(found):
+                subprocess.run(['rm', '-rf', '--one-file-system', '--', found],
+                               check=True, env=place.ENV, capture_output=True,
+                               stdin=subprocess.DEVNULL)
+
+
+def mount(container_id: str, wish: disk.Disk, base: int,
+          rescue: bool) -> Mounted:
     """Have the disks at hand, mounted if need be, in the mount namespace of
     the containers. They are unmounted with all else below the run directory.
+
+    :param rescue: that of the rescue system, too
     """
     stop_reading(container_id)
 
@@ -192,13 +239,18 @@ def mount(container_id: str, wish: disk.Disk, base: int) -> Mounted:
         _make_directories(target, volume, base)
         return target
 
+    def writable(directory: str, prefix: str = '') -> Writable:
+        return Writable(os.path.join(directory, f'{prefix}upper'),
+                        os.path.join(directory, f'{prefix}work'))
+
     root = at(_ROOT)
     ephemeral = None
     if wish.ephemeral is not None:
         ephemeral = os.path.join(at(_EPHEMERAL), 'mnt')
-    return Mounted(upper=os.path.join(root, 'upper'),
-                   work=os.path.join(root, 'work'),
-                   nested=os.path.join(root, 'nested'), ephemeral=ephemeral)
+    return Mounted(
+        root=writable(root), nested=os.path.join(root, 'nested'),
+        ephemeral=ephemeral,
+        rescue=writable(at(_RESCUE), 'rescue-') if rescue else None)
 
 
 def places(container_id: str) -> set[str]:
@@ -238,10 +290,59 @@ def upper(container_id: str, base: int) -> typing.Iterator[str]:
 def stop_reading(container_id: str) -> None:
     """Undo ``upper``, in the containers' mount namespace."""
     target = place.run('disks', container.check_id(container_id))
-    if os.path.ismount(target):
-        linux.umount(target)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(target)
+    for path in (*(os.path.join(target, volume.name) for volume in _VOLUMES),
+                 target):
+        if os.path.ismount(path):
+            linux.umount(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(path)
+
+
+@contextlib.contextmanager
+def opened(container_id: str, base: int,
+           nested: collections.abc.Container[str] = ()
+           ) -> typing.Iterator[dict[str, str]]:
+    """Each directory of TREES that the container has, whether it runs or not.
+
+    To be entered as ``upper`` is.
+
+    :param nested: which of NESTED it has to have
+    """
+    found: dict[str, str] = {}
+    with contextlib.ExitStack() as undo:
+        undo.callback(stop_reading, container_id)
+        stop_reading(container_id)
+        for volume in (_ROOT, _EPHEMERAL):
+            image = _image(container_id, volume)
+            top = place.container_state(container_id)
+            if os.path.exists(image):
+                top = _mount_point(container_id, volume)
+                if not os.path.ismount(top):
+                    top = place.run('disks', container_id, volume.name)
+                    os.makedirs(top, 0o700)
+                    loop.mount(image, top)
+                    _make_directories(top, volume, base)
+            if volume is _ROOT:
+                for name in NESTED:
+                    if name in nested:
+                        make_nested(os.path.join(top, 'nested'), name, base)
+            found.update((tree, os.path.join(top, path))
+                         for tree, path in TREES.items()
+                         if os.path.isdir(os.path.join(top, path)))
+        yield found
+
+
+def make_nested(parent: str, name: str, owner: int) -> str:
+    """The directory of a kind of container runtime inside, made if need be.
+
+    :param parent: the directory ``nested``, from wherever
+    :param owner: host id of the container's root
+    """
+    path = os.path.join(parent, name)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o711)
+    os.chown(path, owner, owner)
+    return path
 
 
 def recover() -> None:

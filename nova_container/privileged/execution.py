@@ -51,6 +51,8 @@ from nova_container.spec import command as command_spec
 
 # What one call may carry and how long it may hold a thread of the daemon.
 OUTPUT_MAX = 1 << 20
+# A pipe takes it at once (pipe(7)).
+INPUT_MAX = 65536
 TIMEOUT_MAX = 3600
 
 # What is left once a command was killed; longer means a hang in the kernel.
@@ -63,8 +65,8 @@ _NO_ROOM = re.compile(r'newosproc|pthread_create failed|fail startup|'
 
 @context.entrypoint
 def run(container_id: str, command: dict[str, typing.Any], timeout: float,
-        limit: int) -> dict[str, typing.Any]:
-    """Run a command to its end, with no input.
+        limit: int, data: bytes = b'') -> dict[str, typing.Any]:
+    """Run a command to its end.
 
     A process that the command leaves behind with its output still open is
     waited for.
@@ -74,6 +76,7 @@ def run(container_id: str, command: dict[str, typing.Any], timeout: float,
         session are killed
     :param limit: bytes of standard output, and of standard error, to return;
         the rest is read and dropped
+    :param data: its standard input, INPUT_MAX bytes at most
     :returns: ``exit_code`` (128+N for signal N; None after the timeout),
         ``stdout``, ``stderr``, ``truncated``
     :raises StateConflict: the container does not run, or is full
@@ -86,8 +89,11 @@ def run(container_id: str, command: dict[str, typing.Any], timeout: float,
     if type(limit) is not int or not 0 <= limit <= OUTPUT_MAX:
         raise exception.InvalidSpec(
             f'output limit {limit} is not in 0..{OUTPUT_MAX}')
+    if type(data) is not bytes or len(data) > INPUT_MAX:
+        raise exception.InvalidSpec(
+            f'the input of a command is not {INPUT_MAX} bytes at most')
     with _session(container_id, wish, terminal=False) as session:
-        return session.run(timeout, limit)
+        return session.run(timeout, limit, data)
 
 
 def interactive(container_id: str, command: command_spec.Command,
@@ -128,13 +134,17 @@ class _Session:
     def started(self) -> bool:
         return os.path.exists(self._pid_file)
 
-    def run(self, timeout: float, limit: int) -> dict[str, typing.Any]:
+    def run(self, timeout: float, limit: int,
+            data: bytes) -> dict[str, typing.Any]:
         deadline = time.monotonic() + timeout
         child = subprocess.Popen(
             self.argv, env=place.ENV, cwd='/', bufsize=0,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
+            stdin=subprocess.PIPE if data else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with child:
+            if data and child.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), child.stdin:
+                    child.stdin.write(data)
             ended, output = _collect(child, deadline, limit)
             if not ended:
                 self.kill()

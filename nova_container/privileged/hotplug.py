@@ -54,7 +54,7 @@ def attach(container_id: str, wish: dict[str, typing.Any]) -> None:
     wanted = codec.decode(volume_spec.Attachment, wish)
     volume.require(wanted.volume)
     with definition.locked(container_id), contextlib.ExitStack() as undo:
-        before = definition.load(container_id)
+        before = definition.load_own(container_id)
         rest = tuple(each for each in before.volumes
                      if each.volume != wanted.volume)
         for same in set(before.volumes) - set(rest):
@@ -77,7 +77,7 @@ def detach(container_id: str, volume_id: str) -> None:
     """
     volume_spec.check_id(volume_id)
     with definition.locked(container_id):
-        before = definition.load(container_id)
+        before = definition.load_own(container_id)
         gone = [each for each in before.volumes if each.volume == volume_id]
         if gone:
             _unplug(container_id, gone[0])

@@ -108,16 +108,19 @@ def unpack_tree(diff_id: digest.Digest, archive: int, directory: str,
 
 
 def pack_tree(what: str, ids: idmap.IdMap, directory: str, output: int,
-              compression: str) -> dict[str, typing.Any]:
-    """Write a directory as a layer.
+              compression: str, exact: bool = False) -> dict[str, typing.Any]:
+    """Append a directory to a file as a layer.
 
     :param what: begins messages
-    :param output: descriptor of an empty file
+    :param output: descriptor of the file
+    :param exact: as it is instead, see ``extract.Extractor``
+    :returns: as ``pack``
     """
-    if os.fstat(output).st_size:
-        raise exception.ContainerError(f'{what}: the spool file is not empty')
-    return confined.run(what, ids, directory, subprocess.DEVNULL, (output,),
-                        job='pack', output=output, compression=compression)
+    offset = os.lseek(output, 0, os.SEEK_END)
+    result = confined.run(
+        what, ids, directory, subprocess.DEVNULL, (output,), job='pack',
+        output=output, compression=compression, exact=exact)
+    return {'offset': offset, **result}
 
 
 def _remove_tree(path: str) -> None:

@@ -21,7 +21,10 @@
         images/ blobs/           records of both (the service user's)
         ids/<slot>               symbolic link, names the slot's container
         containers/<id>/         spec.json slot log exit.json, and
-                                 upper/ work/ mnt/ or root.img ephemeral.img
+                                 upper/ work/ mnt/ or root.img ephemeral.img;
+                                 while it is rescued, rescue.json and its disk
+        parked/<id>/             a container that has moved, until the user
+                                 confirms that
         mnt/                     NFS shares of volumes (the service user's)
         connections/             how volumes were connected (likewise)
         trash/                   containers being removed
@@ -62,6 +65,11 @@ def run(*parts: str) -> str:
 def container_state(container_id: str, *parts: str) -> str:
     """A path in the persistent directory of a container."""
     return state('containers', container.check_id(container_id), *parts)
+
+
+def parked(container_id: str) -> str:
+    """Directory of a container that was set aside."""
+    return state('parked', container.check_id(container_id))
 
 
 def container_run(container_id: str, *parts: str) -> str:

@@ -99,6 +99,7 @@ class Unpack:
     :param extract: False: only compute the digests
     :param max_bytes: limit of what is on disk in the end
     :param max_stream: limit of the decompressed stream
+    :param exact: see ``extract.Extractor``
     """
 
     offset: int
@@ -107,6 +108,7 @@ class Unpack:
     extract: bool
     max_bytes: int
     max_stream: int
+    exact: bool = False
 
     def run(self) -> dict[str, object]:
         layer = stream.LayerStream(sys.stdin.fileno(), self.offset, self.size,
@@ -114,7 +116,7 @@ class Unpack:
         result = extract.Result()
         if self.extract:
             result = extract.Extractor(tar.Reader(layer),
-                                       self.max_bytes).run()
+                                       self.max_bytes, self.exact).run()
         layer.drain()
         return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
                 'stream': layer.size, **dataclasses.asdict(result)}
@@ -144,18 +146,20 @@ class Pack:
     """Make a layer of the tree.
 
     :param output: descriptor of the file to write to
+    :param exact: see ``extract.Extractor``
     :param patient: others need the processors more
     """
 
     output: int
     compression: str
+    exact: bool = False
     patient: bool = False
 
     def run(self) -> dict[str, object]:
         if self.patient:
             os.nice(19)
         layer = output.LayerOutput(self.output, self.compression)
-        result = diff.Diff(tarwriter.Writer(layer)).run()
+        result = diff.Diff(tarwriter.Writer(layer), self.exact).run()
         layer.close()
         return {'diff_id': layer.digest, 'blob_digest': layer.blob_digest,
                 'size': layer.blob_size, 'stream': layer.size,

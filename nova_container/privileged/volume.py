@@ -347,7 +347,7 @@ def users(volume_id: str) -> list[str]:
     found = []
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            spec = definition.load(container_id)
+            spec = definition.load_own(container_id)
             if any(each.volume == volume_id for each in spec.volumes):
                 found.append(container_id)
     return found
@@ -357,7 +357,7 @@ def users(volume_id: str) -> list[str]:
 def of(container_id: str) -> list[dict[str, typing.Any]]:
     """A container's volumes, as encoded Attachments."""
     return [codec.encode(each)
-            for each in definition.load(container_id).volumes]
+            for each in definition.load_own(container_id).volumes]
 
 
 @context.entrypoint
@@ -366,7 +366,7 @@ def attached() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            for each in definition.load(container_id).volumes:
+            for each in definition.load_own(container_id).volumes:
                 found.setdefault(each.volume, []).append(container_id)
     return found
 

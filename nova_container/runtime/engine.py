@@ -28,10 +28,13 @@ import typing
 from nova_container import exception
 from nova_container.privileged import container
 from nova_container.privileged import diff as layer_diff
+from nova_container.privileged import disk
 from nova_container.privileged import execution
+from nova_container.privileged import layer
 from nova_container.privileged import link
 from nova_container.privileged import process
 from nova_container.privileged import shell
+from nova_container.privileged import transfer
 from nova_container.runtime import state
 from nova_container.spec import codec
 from nova_container.spec import command
@@ -58,6 +61,18 @@ class Execution:
 def define(spec: container_spec.ContainerSpec) -> None:
     """Make the container, or give a halted one a new spec."""
     container.define(codec.encode(spec))
+
+
+def rescue(spec: container_spec.ContainerSpec) -> None:
+    """Have a halted container start another spec, on a disk of its own, with
+    the container's root file system at ``container.RESCUED``.
+    """
+    container.rescue(codec.encode(spec))
+
+
+def unrescue(container_id: str) -> None:
+    """Have a halted container start its own spec again."""
+    container.unrescue(container_id)
 
 
 def create(container_id: str, restarts: int = 0) -> None:
@@ -94,7 +109,7 @@ def stop(container_id: str, timeout: float) -> None:
     own = state.policy(container_id).stop_timeout
     if timeout > 0 and own is not None:
         timeout = own
-    if current.status is state.Status.PAUSED:
+    if current.status in (state.Status.PAUSED, state.Status.SUSPENDED):
         container.resume(container_id)
     if current.process is not None and timeout > 0:
         if container.terminate(container_id):
@@ -126,6 +141,53 @@ def apply(container_id: str, spool: str, diff_id: str, offset: int, size: int,
                      max_bytes)
 
 
+# The directories that a container may have filled.
+TREES = tuple(disk.TREES)
+
+
+def used(container_id: str) -> dict[str, int]:
+    """Bytes that each of TREES occupies on the container's disks."""
+    return transfer.used(container_id)
+
+
+def pack(container_id: str, tree: str, spool: str,
+         compression: str) -> dict[str, typing.Any]:
+    """Append one of TREES of a halted container, as it is, to a spool file;
+    see ``privileged.transfer``.
+    """
+    return transfer.pack(container_id, tree, spool, compression)
+
+
+def pack_layer(diff_id: str, spool: str,
+               compression: str) -> dict[str, typing.Any]:
+    """Append a layer to a spool file; see ``privileged.layer``."""
+    return layer.pack(diff_id, spool, compression)
+
+
+def receive(spec: container_spec.ContainerSpec, spool: str,
+            parts: list[tuple[str, str, int, int, str]]) -> None:
+    """Define a container with what ``pack`` has written, or not at all.
+
+    :param parts: (tree, diffID, offset, size, compression)
+    """
+    transfer.receive(codec.encode(spec), spool, parts)
+
+
+def park(container_id: str) -> None:
+    """Set a halted container aside, for it has moved."""
+    transfer.park(container_id)
+
+
+def unpark(container_id: str) -> bool:
+    """Put a container back that was set aside; False if there is none."""
+    return transfer.unpark(container_id)
+
+
+def discard(container_id: str) -> None:
+    """Remove a container that was set aside, if there is one."""
+    transfer.discard(container_id)
+
+
 def update(container_id: str, wish: limits.Limits) -> None:
     """Give the container other limits, at once if it runs.
 
@@ -143,6 +205,13 @@ def pause(container_id: str) -> None:
     container.pause(container_id)
 
 
+def suspend(container_id: str) -> None:
+    """Freeze the container's processes, and give their memory back as far as
+    the kernel can.
+    """
+    container.suspend(container_id)
+
+
 def resume(container_id: str) -> None:
     """Thaw the container's processes."""
     container.resume(container_id)
@@ -158,9 +227,10 @@ def send_signal(container_id: str, name: str) -> bool:
 
 
 def execute(container_id: str, wish: command.Command, timeout: float = 60,
-            limit: int = 65536) -> Execution:
-    """Run a command in a running container to its end, without input.
+            limit: int = 65536, data: bytes = b'') -> Execution:
+    """Run a command in a running container to its end.
 
+    :param data: its input
     :param timeout: seconds until the command is killed
     :param limit: bytes to keep of each output stream
     :raises StateConflict: the container does not run, or is full
@@ -168,7 +238,7 @@ def execute(container_id: str, wish: command.Command, timeout: float = 60,
     """
     require(container_id, state.Status.RUNNING)
     return Execution(**execution.run(container_id, codec.encode(wish),
-                                     float(timeout), limit))
+                                     float(timeout), limit, data))
 
 
 def execute_here(container_id: str, wish: command.Command,

@@ -33,11 +33,12 @@ from nova_container.spec import signals
 
 
 class Status(enum.Enum):
-    """States of the OCI runtime specification, and paused."""
+    """States of the OCI runtime specification, and two of the freezer."""
 
     CREATED = 'created'
     RUNNING = 'running'
     PAUSED = 'paused'
+    SUSPENDED = 'suspended'
     STOPPED = 'stopped'
 
 
@@ -104,7 +105,9 @@ def read(container_id: str) -> State:
             if not os.path.exists(f'{run_dir}/started'):
                 status = Status.CREATED
             elif cgroup.frozen(container_id):
-                status = Status.PAUSED
+                status = (Status.SUSPENDED
+                          if os.path.exists(f'{run_dir}/suspended')
+                          else Status.PAUSED)
             else:
                 status = Status.RUNNING
             return State(status, init, monitor,
@@ -125,6 +128,24 @@ def read(container_id: str) -> State:
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))
+
+
+def all_parked() -> list[str]:
+    """Ids of the containers that were set aside on this host."""
+    try:
+        return sorted(os.listdir(place.state('parked')))
+    except FileNotFoundError:
+        return []
+
+
+def parked(container_id: str) -> bool:
+    """Whether a container was set aside on this host when it moved."""
+    return os.path.isdir(place.parked(container_id))
+
+
+def rescued(container_id: str) -> bool:
+    """Whether the container starts a rescue system."""
+    return os.path.exists(place.container_state(container_id, 'rescue.json'))
 
 
 def policy(container_id: str) -> policies.Policy:

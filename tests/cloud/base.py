@@ -26,13 +26,20 @@ import uuid
 import openstack
 from openstack import resource
 from openstack import utils
+from oslo_config import cfg
 import psutil
 
+from nova_container import conf
+from nova_container.privileged import context
+from nova_container.runtime import engine
+from nova_container.spec import command
 from tests import archives
 from tests.functional import base as functional
 
 _CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
 _TIMEOUT = 180
+
+CONF = cfg.CONF
 
 
 @functools.cache
@@ -92,6 +99,44 @@ def kill_group(pid: int) -> None:
     for process in [*psutil.Process(pid).children(recursive=True),
                     psutil.Process(pid)]:
         process.kill()
+
+
+def visit(name: str) -> None:
+    """From now on, this process works on the containers of a node, as root.
+    """
+    node = next(node for node in cloud()['nodes'] if node['name'] == name)
+    conf.register_opts(CONF)
+    context.set_client_mode(False)
+    CONF([], project='nova', default_config_files=[node['config']],
+         default_config_dirs=[])
+
+
+def inside(host: str, container_id: str, script: str) -> str:
+    """What a shell script says in a container of a node."""
+    visit(host)
+    done = engine.execute(
+        container_id, command.Command(('/bin/sh', '-c', script)))
+    if done.exit_code != 0:
+        raise AssertionError(f'{script}: {done}')
+    return done.stdout.decode().strip('\n')
+
+
+def privileged_helpers(node: dict) -> list[psutil.Process]:
+    """The driver's own helpers of a node's compute service."""
+    found = []
+    for process in psutil.process_iter(['cmdline']):
+        words = process.info['cmdline'] or ()
+        if (node['config'] in words
+                and 'nova_container.privileged.context' in words):
+            found.append(process)
+    return found
+
+
+def transfers() -> list[str]:
+    """What is left in Glance of servers that moved; no user sees it."""
+    return [image.name for image in connect('admin').image.images(
+        is_hidden=True, visibility='all')
+        if (image.name or '').startswith('nova-container-transfer-')]
 
 
 def spooled() -> list[str]:

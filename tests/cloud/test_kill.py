@@ -29,16 +29,19 @@ class KillTest(base.CloudTestCase):
     end, and the nodes are as they were.
     """
 
-    def compute(self) -> str:
-        return f'nova-compute@{base.cloud()["nodes"][0]["name"]}'
-
-    def kill_after(self, moment: float) -> int:
-        pid = base.service_pid(self.compute())
-        timer = threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
-        timer.start()
-        timer.join()
-        base.await_new_pid(self.compute(), pid)
-        return pid
+    def kill_after(self, moment: float) -> None:
+        """Wherever the server is."""
+        services = [f'nova-compute@{node["name"]}'
+                    for node in base.cloud()['nodes']]
+        pids = {name: base.service_pid(name) for name in services}
+        timers = [threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
+                  for pid in pids.values()]
+        for timer in timers:
+            timer.start()
+        for timer in timers:
+            timer.join()
+        for name, pid in pids.items():
+            base.await_new_pid(name, pid)
 
     def test_during_boot(self):
         ends = []

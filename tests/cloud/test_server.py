@@ -12,6 +12,7 @@
 
 import base64
 import json
+import os
 import re
 import subprocess
 
@@ -231,18 +232,21 @@ class InventoryTest(base.CloudTestCase):
             headers={'OpenStack-API-Version': 'placement 1.6'}
         ).json()['traits']
         self.assertIn('COMPUTE_IMAGE_TYPE_RAW', traits)
+        if os.uname().machine == 'x86_64':
+            self.assertIn('HW_CPU_X86_SSE2', traits)
 
 
 class UnsupportedTest(base.CloudTestCase):
 
     def test_operation_that_is_not_supported_says_so(self):
         server = self.active(self.boot(self.busybox()))
-        self.user.compute.suspend_server(server)
+        self.admin.compute.live_migrate_server(server, host=None,
+                                               block_migration='auto')
         action = None
         while action is None or action.events[0].finish_time is None:
             action = next(
                 a for a in self.user.compute.server_actions(server)
-                if a.action == 'suspend')
+                if a.action == 'live-migration')
             action = self.user.compute.get_server_action(
                 action.request_id, server)
         self.assertEqual('Error', action.events[0].result)

@@ -50,6 +50,16 @@ class ExecuteTest(ExecutionTestCase):
         done = self.sh(container_id, 'echo out; echo err >&2; exit 3')
         self.assertEqual(engine.Execution(3, b'out\n', b'err\n', False), done)
 
+    def test_input(self):
+        container_id = self.run_container(*FOREVER)
+        data = bytes(range(256)) * 256
+        done = engine.execute(container_id, command.Command(('/bin/cat',)),
+                              data=data)
+        self.assertEqual((0, data), (done.exit_code, done.stdout))
+        done = engine.execute(container_id, command.Command(('/bin/true',)),
+                              data=data)
+        self.assertEqual(0, done.exit_code)
+
     def test_signal_becomes_128_and_its_number(self):
         container_id = self.run_container(*FOREVER)
         self.assertEqual(137, self.sh(container_id, 'kill -9 $$').exit_code)

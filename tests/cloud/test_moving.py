@@ -1,0 +1,208 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Servers that move: to another flavor, to another host, and back."""
+
+import contextlib
+
+from openstack import exceptions
+
+from nova_container.runtime import state
+from tests import archives
+from tests.cloud import base
+
+_WRITES = ('/bin/sh -c "test -e /srv/mine || echo $RANDOM.$$ >/srv/mine; '
+           'echo mine=$(cat /srv/mine) cpu=$(nproc); exec sleep 1000000"')
+
+
+class MovingTest(base.CloudTestCase):
+    """One server through everything: each boot takes its time."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.large = cls.flavor(disk=2, ephemeral=1)
+        cls.small = cls.flavor(disk=1, ephemeral=0)
+
+    @classmethod
+    def flavor(cls, disk, ephemeral):
+        flavor = cls.admin.compute.create_flavor(
+            name=f'test-{disk}-{ephemeral}', vcpus=1, ram=128, disk=disk,
+            ephemeral=ephemeral)
+        cls.addClassCleanup(cls.admin.compute.delete_flavor, flavor)
+        return flavor.id
+
+    def host(self, server) -> str:
+        return self.admin.compute.get_server(server).hypervisor_hostname
+
+    def inside(self, server, script: str) -> str:
+        return base.inside(self.host(server), server.id, script)
+
+    def check(self, server, status='ACTIVE'):
+        """The server is as it was."""
+        self.assertEqual(status, self.settled(server))
+        self.assertEqual(self.addresses, self.user.compute.get_server(
+            server).addresses)
+        self.assertEqual(self.mine, self.inside(server, 'cat /srv/mine'))
+        self.assertEqual('1 packets received', self.inside(
+            server, 'ping -c1 -w20 10.0.0.1 | grep -o "1 packets received"'))
+        self.assertEqual([], base.transfers())
+
+    def allocated(self, server):
+        """Names of the hosts whose resources a server has."""
+        found = self.admin.placement.get(
+            f'/allocations/{server.id}').json()['allocations']
+        return {self.admin.placement.get_resource_provider(
+            provider).name for provider in found}
+
+    def begin(self, image=None, flavor=None):
+        server = self.active(self.boot(image or self.busybox(), 'c1.tiny',
+                                       metadata={
+                                           'container:command': _WRITES,
+                                           'container:stop_signal':
+                                           'SIGKILL'}))
+        self.addresses = self.user.compute.get_server(server).addresses
+        self.await_console(server, 'mine=')
+        self.mine = self.inside(server, 'cat /srv/mine')
+        return server
+
+    def test_resize_migrate_and_revert(self):
+        server = self.begin()
+        first = self.host(server)
+        self.user.compute.resize_server(server, self.large)
+        self.check(server, 'VERIFY_RESIZE')
+        self.assertRegex(self.inside(server, 'df -h /mnt'), r' 9\d\d\.\dM ')
+        self.confirm(server)
+        self.check(server)
+        self.inside(server, 'echo kept >/mnt/kept')
+        second = self.host(server)
+
+        # Does not fit: refused, and nothing has happened.
+        self.inside(server, 'head -c 1100000000 /dev/zero >/srv/big')
+        process = self.inside(server, 'stat -c %Y /proc/1')
+        self.user.compute.resize_server(server, self.small)
+        self.check(server)
+        self.assertEqual(process, self.inside(server, 'stat -c %Y /proc/1'))
+        self.inside(server, 'rm /srv/big')
+
+        # To another host, and back with what was there before.
+        self.admin.compute.migrate_server(server, host=self.other(second))
+        self.check(server, 'VERIFY_RESIZE')
+        self.assertEqual(self.other(second), self.host(server))
+        self.assertEqual('kept', self.inside(server, 'cat /mnt/kept'))
+        self.inside(server, 'echo lost >/srv/lost')
+        self.user.compute.revert_server_resize(server)
+        self.check(server)
+        self.assertEqual(second, self.host(server))
+        self.assertEqual('', self.inside(server, 'ls /srv | grep lost; true'))
+
+        # Stopped, it stays stopped.
+        self.user.compute.stop_server(server)
+        self.assertEqual('SHUTOFF', self.settled(server))
+        self.admin.compute.migrate_server(server, host=self.other(second))
+        self.assertEqual('VERIFY_RESIZE', self.settled(server))
+        self.confirm(server, 'SHUTOFF')
+        self.user.compute.start_server(server)
+        self.check(server)
+        self.assertEqual('kept', self.inside(server, 'cat /mnt/kept'))
+        self.assertEqual({self.host(server)}, self.allocated(server))
+        self.assertIn(first, (second, self.other(second)))
+
+    def confirm(self, server, status='ACTIVE'):
+        """Nova names no task while it confirms."""
+        self.user.compute.confirm_server_resize(server)
+        self.status(server, status)
+
+    def other(self, host: str) -> str:
+        return next(node['name'] for node in base.cloud()['nodes']
+                    if node['name'] != host)
+
+    def test_image_is_gone(self):
+        """What a server was made of moves with it."""
+        image = self.user.image.get_image(self.upload(base.busybox_archive(
+            archives.tar(archives.entry('srv/of-the-image', b'yes\n')))))
+        server = self.begin(image.id)
+        self.user.image.delete_image(image)
+        host = self.other(self.host(server))
+        self.admin.compute.migrate_server(server, host=host)
+        self.check(server, 'VERIFY_RESIZE')
+        self.confirm(server)
+        self.user.compute.reboot_server(server, 'HARD')
+        self.check(server)
+        self.assertEqual('yes', self.inside(server, 'cat /srv/of-the-image'))
+
+
+class EvacuateTest(base.CloudTestCase):
+
+    def test_host_is_lost(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'SIGKILL'}))
+        addresses = self.user.compute.get_server(server).addresses
+        lost = self.admin.compute.get_server(server).hypervisor_hostname
+        base.inside(lost, server.id, 'echo gone >/srv/mine')
+        (service,) = self.admin.compute.services(binary='nova-compute',
+                                                 host=lost)
+        self.admin.compute.update_service_forced_down(service, forced=True)
+        try:
+            self.admin.compute.evacuate_server(server)
+            self.status(server, 'REBUILD')
+            self.status(server, 'ACTIVE')
+            found = self.admin.compute.get_server(server).hypervisor_hostname
+            self.assertNotEqual(lost, found)
+            self.assertEqual(addresses, self.user.compute.get_server(
+                server).addresses)
+            self.assertEqual('', base.inside(found, server.id, 'ls /srv'))
+            base.inside(found, server.id, 'ping -c1 -w20 10.0.0.1')
+        finally:
+            # Back again, the host drops what has been evacuated.
+            base.restart(f'nova-compute@{lost}')
+            self.await_up(service)
+        for _ in base.utils.iterate_timeout(60, 'it is still there', wait=1):
+            base.visit(lost)
+            if server.id not in state.ids():
+                break
+
+    def await_up(self, service):
+        """Nova refuses until the host has seen to its evacuated servers."""
+        for _ in base.utils.iterate_timeout(120, 'it stays down', wait=1):
+            with contextlib.suppress(exceptions.BadRequestException):
+                self.admin.compute.update_service_forced_down(service,
+                                                              forced=False)
+                return
+
+
+class HostTest(base.CloudTestCase):
+
+    def test_uptime_and_address(self):
+        answer = self.admin.compute.get('/os-hypervisors/detail',
+                                        microversion='2.88').json()
+        for found in answer['hypervisors']:
+            self.assertIn('load average', found['uptime'])
+            self.assertRegex(found['host_ip'], r'^172\.31\.1\.')
+
+    def test_disabled_host_gets_no_server(self):
+        hosts = [node['name'] for node in base.cloud()['nodes']]
+        for host in hosts:
+            self.switch(host, 'disable')
+        try:
+            self.assertIn('No valid host', self.fault(self.boot(
+                self.busybox())))
+        finally:
+            for host in hosts:
+                self.switch(host, 'enable')
+        self.active(self.boot(self.busybox()))
+
+    def switch(self, host, status):
+        """As "nova host-update" did, before it was deprecated."""
+        answer = self.admin.compute.put(
+            f'/os-hosts/{host}', json={'status': status}, microversion='2.1')
+        self.assertEqual(200, answer.status_code, answer.text)

@@ -1,0 +1,67 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+from unittest import mock
+
+from nova import exception as nova_exception
+
+from nova_container.compute import moving
+from tests.unit import base
+
+_GIB = 1 << 30
+
+
+def _instance(root, ephemeral=0):
+    return mock.Mock(uuid='u', flavor=_flavor(root, ephemeral))
+
+
+def _flavor(root, ephemeral=0):
+    return mock.Mock(root_gb=root, ephemeral_gb=ephemeral)
+
+
+class RequireRoomTest(base.TestCase):
+    """What is written decides, and only where a disk becomes smaller."""
+
+    def setUp(self):
+        super().setUp()
+        used = mock.patch.object(moving.engine, 'used', autospec=True)
+        self.used = used.start()
+        self.addCleanup(used.stop)
+
+    def check(self, old, new, image=None, **used):
+        self.used.return_value = used
+        moving.require_room(_instance(*old), _flavor(*new), image)
+
+    def test_not_asked_when_nothing_shrinks(self):
+        for old, new in (((1,), (1,)), ((1,), (2,)), ((1, 1), (1, 2)),
+                         ((1,), (0,))):
+            self.check(old, new)
+        self.used.assert_not_called()
+
+    def test_root(self):
+        self.check((2,), (1,), upper=_GIB // 2, containers=_GIB // 4)
+        with self.assertRaisesRegex(nova_exception.ResizeError, 'written'):
+            self.check((2,), (1,), upper=_GIB // 2, containers=_GIB // 2)
+        with self.assertRaises(nova_exception.ResizeError):
+            self.check((0,), (1,), upper=_GIB)
+
+    def test_ephemeral(self):
+        self.check((1, 2), (1, 1), mnt=_GIB // 2)
+        self.check((1, 2), (1, 0), mnt=4096 + 256)
+        with self.assertRaisesRegex(nova_exception.ResizeError, '/mnt'):
+            self.check((1, 2), (1, 0), mnt=1 << 20)
+
+    def test_image(self):
+        image = mock.Mock(size=_GIB + 1)
+        with self.assertRaisesRegex(nova_exception.ResizeError, 'image'):
+            self.check((2,), (1,), image)
+        self.check((2,), (0,), image)
