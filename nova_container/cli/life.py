@@ -34,7 +34,7 @@ import uuid
 from nova_container.cli import logs
 from nova_container.cli import owner
 from nova_container.cli import process as process_
-from nova_container.compute import intent
+from nova_container.compute import process as intended
 from nova_container import exception
 from nova_container.image import store
 from nova_container.privileged import container as privileged
@@ -124,8 +124,8 @@ def _run(args: argparse.Namespace) -> int:
                 wishes[f'container:{word}'] = getattr(args, word)
         image = _image(args.archive)
         kind = (container.APPLICATION if args.command_line
-                else intent.kind({}, image.config))
-        process = intent.process(wishes, image, kind)
+                else intended.kind({}, image.config))
+        process = intended.process(wishes, image, kind)
         if args.command_line:
             head = image.config.entrypoint
             if args.entrypoint is not None:

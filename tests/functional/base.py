@@ -194,9 +194,12 @@ def leftovers(name: str) -> list[str]:
     """Mounts, control groups, processes and directories that carry ``name``.
     """
     found = [line for line in open('/proc/self/mountinfo') if name in line]
-    for root in cgroup.hierarchies():
-        found += [path for path in (f'{root}/{name}', root + place.cgroup())
-                  if os.path.exists(path)]
+    groups = {f'/{name}'}
+    if name == CONF.container.cgroup_parent:
+        # systemd's name for it is another one.
+        groups.add(place.cgroup())
+    found += [root + path for root in cgroup.hierarchies()
+              for path in sorted(groups) if os.path.exists(root + path)]
     found += backing_files(name)
     for pid in filter(str.isdigit, os.listdir('/proc')):
         with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ import os
 import subprocess
 import zlib
 
-from nova_container.compute import intent
+from nova_container.compute import process as intended
 from nova_container import exception
 from nova_container.privileged import layer as privileged
 from nova_container.runtime import engine
@@ -143,9 +143,9 @@ class RootFileSystemTest(base.RuntimeTestCase):
     def boot(self, archive: bytes) -> str:
         """A machine container, made as the driver makes it."""
         image = self.add_image(archive)
-        kind = intent.kind({}, image.config)
+        kind = intended.kind({}, image.config)
         self.assertEqual(container.MACHINE, kind)
-        process = intent.process({}, image, kind)
+        process = intended.process({}, image, kind)
         container_id = self.define(
             *process.args, image=image, terminal=True,
             stop_signal=process.stop_signal,
@@ -181,7 +181,7 @@ class RootFileSystemTest(base.RuntimeTestCase):
     def test_without_an_init_it_is_an_application(self):
         image = self.add_image(archives.compress(base.busybox_layer(), 'gzip'))
         self.assertEqual((container.APPLICATION, ()), (
-            intent.kind({}, image.config), image.config.cmd))
+            intended.kind({}, image.config), image.config.cmd))
         self.assertEqual('hello\n', self.shell('echo hello', image=image))
 
     def test_refused(self):

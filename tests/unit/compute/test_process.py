@@ -13,7 +13,7 @@
 import json
 import unittest
 
-from nova_container.compute import intent
+from nova_container.compute import process
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.image import store
@@ -33,7 +33,7 @@ def image(**config) -> store.Image:
 class ProcessTest(unittest.TestCase):
 
     def args(self, metadata=(), **config):
-        return intent.process(dict(metadata), image(**config)).args
+        return process.process(dict(metadata), image(**config)).args
 
     def test_entrypoint_and_command_as_docker_joins_them(self):
         own = {'Entrypoint': ['/e', '1'], 'Cmd': ['c']}
@@ -46,29 +46,29 @@ class ProcessTest(unittest.TestCase):
             {'container:entrypoint': '/n', 'container:command': 'x'}, **own))
 
     def test_environment_of_the_tenant_wins(self):
-        process = intent.process({'container:env:A': '2'},
-                                 image(Cmd=['x'], Env=['A=1', 'B=x=y']))
-        self.assertEqual((('A', '2'), ('B', 'x=y')), process.env)
+        found = process.process({'container:env:A': '2'},
+                                image(Cmd=['x'], Env=['A=1', 'B=x=y']))
+        self.assertEqual((('A', '2'), ('B', 'x=y')), found.env)
 
     def test_image_defaults(self):
-        process = intent.process({}, image(
+        found = process.process({}, image(
             Cmd=['x'], User='web', WorkingDir='/srv', StopSignal='SIGQUIT'))
         self.assertEqual(('web', '/srv', 'SIGQUIT'),
-                         (process.user, process.cwd, process.stop_signal))
-        bare = intent.process({}, image(Cmd=['x']))
+                         (found.user, found.cwd, found.stop_signal))
+        bare = process.process({}, image(Cmd=['x']))
         self.assertEqual(('', '/', 'SIGTERM'),
                          (bare.user, bare.cwd, bare.stop_signal))
 
     def test_no_command(self):
         with self.assertRaisesRegex(exception.ProcessInvalid,
                                     'container:command'):
-            intent.process({}, image())
+            process.process({}, image())
 
 
 class MachineTest(unittest.TestCase):
 
     def kind(self, *cmd, **metadata):
-        return intent.kind(metadata, image(Cmd=list(cmd)).config)
+        return process.kind(metadata, image(Cmd=list(cmd)).config)
 
     def test_kind_by_image_property(self):
         self.assertEqual('application', self.kind())
@@ -83,35 +83,35 @@ class MachineTest(unittest.TestCase):
                 command, image_container_type='application'))
         self.assertEqual('application', self.kind('sh', '/sbin/init'))
         self.assertEqual(
-            ('/lib/systemd/systemd', '--x'), intent.process(
+            ('/lib/systemd/systemd', '--x'), process.process(
                 {}, image(Cmd=['/lib/systemd/systemd', '--x']),
                 'machine').args)
 
     def test_runs_its_init_as_root_on_a_terminal(self):
-        process = intent.process({}, image(Cmd=['bash'], User='web'),
-                                 'machine')
+        found = process.process({}, image(Cmd=['bash'], User='web'),
+                                'machine')
         self.assertEqual((('/sbin/init',), '', 'SIGRTMIN+3', True),
-                         (process.args, process.user, process.stop_signal,
-                          process.terminal))
+                         (found.args, found.user, found.stop_signal,
+                          found.terminal))
 
     def test_tenant_may_choose_another(self):
-        process = intent.process(
+        found = process.process(
             {'container:command': '/lib/systemd/systemd --unit=rescue.target',
              'container:tty': 'false'},
             image(StopSignal='SIGPWR'), 'machine')
         self.assertEqual(
             (('/lib/systemd/systemd', '--unit=rescue.target'), 'SIGPWR',
-             False), (process.args, process.stop_signal, process.terminal))
+             False), (found.args, found.stop_signal, found.terminal))
 
 
 class HealthcheckTest(unittest.TestCase):
 
     def check(self, metadata=(), **fields):
-        return intent.healthcheck(image(Cmd=['x'], Healthcheck=fields),
+        return process.healthcheck(image(Cmd=['x'], Healthcheck=fields),
                                   wishes.parse(dict(metadata)))
 
     def test_none(self):
-        self.assertIsNone(intent.healthcheck(image(Cmd=['x']),
+        self.assertIsNone(process.healthcheck(image(Cmd=['x']),
                                              wishes.Wishes()))
         self.assertIsNone(self.check(Test=['NONE']))
 
