@@ -90,7 +90,8 @@ def rescue(instance, image: store.Image, network_info, pids_limit: int,
     :param own: it is the server's own image
     """
     kind_ = process.kind({f'image_{name}': value
-                  for name, value in properties.items()}, image.config)
+                          for name, value in properties.items()},
+                         image.config)
     said = {}
     if own and kind_ == container.APPLICATION:
         said = {'container:entrypoint': '/bin/sh', 'container:tty': 'true',

@@ -44,8 +44,8 @@ class VolumeMixin:
 
     def attach_volume(self, context, connection_info, instance, mountpoint,
                       disk_bus=None, device_type=None, encryption=None):
-        tag = _tag(context, instance, connection_info)
         with fault.translated(instance):
+            tag = _tag(context, instance, connection_info)
             volumes.attach(instance, connection_info, mountpoint, tag)
         if tag:
             device_metadata.save(context, instance)

@@ -108,11 +108,11 @@ class HealthcheckTest(unittest.TestCase):
 
     def check(self, metadata=(), **fields):
         return process.healthcheck(image(Cmd=['x'], Healthcheck=fields),
-                                  wishes.parse(dict(metadata)))
+                                   wishes.parse(dict(metadata)))
 
     def test_none(self):
         self.assertIsNone(process.healthcheck(image(Cmd=['x']),
-                                             wishes.Wishes()))
+                                              wishes.Wishes()))
         self.assertIsNone(self.check(Test=['NONE']))
 
     def test_command_and_shell(self):
