@@ -32,6 +32,7 @@ from nova_container.spec import volume
 
 PREFIX = user_data.PREFIX
 _ENV = 'env:'
+_HEALTH = 'health_'
 _MOUNT = 'mount:'
 
 # Words that the driver itself writes.
@@ -159,6 +160,15 @@ def boolean(key: str, value: str) -> bool:
             f'{key}={value!r} is neither true nor false')
 
 
+def _near(word: str, known: list[str]) -> str:
+    """The words that may have been meant: Nova cuts a longer fault."""
+    checks = [each for each in known if each.startswith(_HEALTH)]
+    if word.startswith(_HEALTH):
+        return ', '.join(checks)
+    return ', '.join(sorted((*set(known).difference(checks), f'{_ENV}NAME',
+                             f'{_MOUNT}VOLUME', f'{_HEALTH}*')))
+
+
 def parse(metadata: dict[str, str]) -> Wishes:
     """The wishes in a server's metadata; keys of others are passed over.
 
@@ -195,9 +205,8 @@ def parse(metadata: dict[str, str]) -> Wishes:
             continue
         else:
             raise exception.InvalidSpec(
-                f'{key} is not a word of the container driver; after '
-                f'{PREFIX} it knows {", ".join(known)}, {_ENV}NAME and '
-                f'{_MOUNT}VOLUME')
+                f'{key} is unknown; known after {PREFIX} are '
+                f'{_near(word, known)}')
     return Wishes(env=tuple(env), mounts=tuple(mounts), **fields)
 
 

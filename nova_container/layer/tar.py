@@ -204,6 +204,9 @@ class Reader:
                 f'{e}')
 
     def _truncated(self) -> exception.ImageInvalid:
+        if not self._name:
+            return exception.ImageInvalid('it is not a tar archive: it ends '
+                                          'before the first entry')
         return exception.ImageInvalid(
             f'it ends early, at or after entry {show(self._name)}')
 

@@ -60,6 +60,9 @@ def write(container_id: str, spool: str,
 
     with definition.locked(container_id), \
             confined.spool_file(spool, os.O_WRONLY) as output:
+        if os.fstat(output).st_size:
+            raise exception.ContainerError(
+                f'container {container_id}: spool file {spool} is not empty')
         return namespace.with_mounts(steps, output)
 
 

@@ -247,7 +247,8 @@ def survey(spool: str, size: int, compression: str,
     check_compression(compression, manifest.READABLE)
     with confined.spool_file(spool) as archive, _workplace() as empty:
         return confined.run(
-            'root file system', place.ids().layers(), empty, archive,
+            f'root file system ({compression})', place.ids().layers(), empty,
+            archive,
             job='survey', size=size, compression=compression,
             max_stream=_stream_limit(empty, max_bytes))
 
