@@ -21,6 +21,7 @@ finished, the attaching taken back.
 
 import datetime
 
+from keystoneauth1 import exceptions as keystone_exception
 from nova.compute import vm_states
 from nova import context as nova_context
 from nova import exception as nova_exception
@@ -67,6 +68,8 @@ class Finisher:
     def _due(self, attempts: int) -> None:
         try:
             self._finish(nova_context.get_admin_context())
+        except keystone_exception.EndpointNotFound:
+            LOG.debug('This cloud has no volumes')
         except Exception:
             if attempts <= 1:
                 raise

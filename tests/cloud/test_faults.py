@@ -89,7 +89,7 @@ class BadImageTest(base.CloudTestCase):
 
     def test_gzipped_archive_of_rubbish(self):
         self.refused(gzip.compress(json.dumps({'a': 1}).encode()), 'gzip',
-                     'uncompressed')
+                     'not a tar archive')
 
 
 class HostTroubleTest(base.CloudTestCase):
