@@ -163,9 +163,12 @@ class EvacuateTest(base.CloudTestCase):
             self.assertEqual('', base.inside(found, server.id, 'ls /srv'))
             base.inside(found, server.id, 'ping -c1 -w20 10.0.0.1')
         finally:
-            # Back again, the host drops what has been evacuated.
-            base.restart(f'nova-compute@{lost}')
+            # Back again, the host drops what has been evacuated. Until Nova
+            # is told, it stays down.
+            pid = base.service_pid(f'nova-compute@{lost}')
+            base.kill_group(pid)
             self.await_up(service)
+            base.await_new_pid(f'nova-compute@{lost}', pid)
         for _ in base.utils.iterate_timeout(60, 'it is still there', wait=1):
             base.visit(lost)
             if server.id not in state.ids():

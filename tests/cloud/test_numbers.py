@@ -25,8 +25,13 @@ class PinningTest(base.CloudTestCase):
 
     def setUp(self):
         super().setUp()
-        node = base.cloud()['nodes'][0]
+        node, *others = base.cloud()['nodes']
         self.host = node['name']
+        for other in others:
+            (service,) = self.admin.compute.services(
+                binary='nova-compute', host=other['name'])
+            self.admin.compute.disable_service(service)
+            self.addCleanup(self.admin.compute.enable_service, service)
         config = pathlib.Path(node['config'])
         before = config.read_text()
         self.addCleanup(base.restart, f'nova-compute@{self.host}')
