@@ -73,4 +73,4 @@ class PinningTest(base.CloudTestCase):
         self.assertIn('Mems_allowed_list:\t0\n', self.allowed(own))
         self.assertIn('Cpus_allowed_list:\t0\n', self.allowed(other))
         self.assertRegex(self.fault(self.boot(self.busybox(), pinned)),
-                         'No valid host|cannot fit')
+                         'No valid host|cannot fit|Exhausted all hosts')
