@@ -14,7 +14,7 @@
 
 import io
 import json
-import os
+import pathlib
 import tarfile
 
 from openstack import utils
@@ -134,9 +134,10 @@ class SnapshotTest(base.CloudTestCase):
         (node,) = [node for node in base.cloud()['nodes']
                    if node['name'] == self.admin.compute.get_server(
                        server).compute_host]
-        record = f'{node["state_path"]}/images/{image_id}.json'
-        os.rename(record, f'{record}.away')
-        self.addCleanup(os.rename, f'{record}.away', record)
+        # The service may not write there any more.
+        spool = pathlib.Path(node['state_path'], 'spool')
+        self.addCleanup(spool.chmod, spool.stat().st_mode & 0o777)
+        spool.chmod(0o500)
         image = self.user.compute.create_server_image(server, 'test-fails')
         for _ in utils.iterate_timeout(
                 base._TIMEOUT, 'the snapshot stays', wait=0.5):
