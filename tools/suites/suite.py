@@ -32,6 +32,7 @@ class Suite:
     :ivar uses_cloud: it needs what tools/cloud starts.
     :ivar stestr: it is made of tests; otherwise it is one check.
     :ivar by_name: it runs only when it is named.
+    :ivar arguments: of stestr, where none are given.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Suite:
     uses_cloud: bool = False
     stestr: bool = True
     by_name: bool = False
+    arguments: tuple[str, ...] = ()
 
     @property
     def log(self) -> pathlib.Path:
@@ -63,7 +65,9 @@ SUITES: ty.Final = (
     Suite('faults', 'services killed in the middle of operations',
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',
-          profile='cloud', host=True, uses_cloud=True),
+          profile='cloud', host=True, uses_cloud=True,
+          # They need half of the time of all others: by name.
+          arguments=('--exclude-regex', r'cloud\.test_volumes')),
 )
 
 
