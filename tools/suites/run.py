@@ -108,7 +108,8 @@ def run(wanted: suite.Suite, arguments: list[str], strict: bool,
         line.says('')
         status = _follow(
             [str(environment.TOX), 'run', '--colored', 'no', '-e',
-             wanted.name, '--', *(arguments or wanted.arguments)], wanted.log, env)
+             wanted.name, '--', *(arguments or wanted.arguments)],
+            wanted.log, env)
     except plan.Failure as failure:
         return suite.Outcome(wanted, seconds=time.monotonic() - began,
                              reason=str(failure))

@@ -66,7 +66,7 @@ SUITES: ty.Final = (
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',
           profile='cloud', host=True, uses_cloud=True,
-          # They need half of the time of all others: by name.
+          # Tests of volumes are run by name: -- tests.cloud.test_volumes
           arguments=('--exclude-regex', r'cloud\.test_volumes')),
 )
 
