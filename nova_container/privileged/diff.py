@@ -16,7 +16,6 @@ import os
 import typing
 
 from nova_container import exception
-from nova_container.oci import digest
 from nova_container.privileged import confined
 from nova_container.privileged import container
 from nova_container.privileged import context
@@ -25,7 +24,6 @@ from nova_container.privileged import disk
 from nova_container.privileged import freezer
 from nova_container.privileged import layer
 from nova_container.privileged import namespace
-from nova_container.privileged import place
 from nova_container.spec import idmap
 
 
@@ -64,34 +62,3 @@ def write(container_id: str, spool: str,
             raise exception.ContainerError(
                 f'container {container_id}: spool file {spool} is not empty')
         return namespace.with_mounts(steps, output)
-
-
-@context.entrypoint
-def apply(container_id: str, spool: str, diff_id: str, offset: int, size: int,
-          compression: str, max_bytes: int) -> None:
-    """Fill the empty writable layer of a container that does not run.
-
-    After an error, or when it was killed, the container is to be undefined.
-    Parameters and errors as for ``layer.unpack``.
-
-    :raises StateConflict: it runs, or its writable layer is not empty
-    """
-    job = layer.check_place(offset, size, compression)
-    limit = layer.check_limit(max_bytes)
-    checked = digest.Digest(diff_id)
-
-    def steps(archive: int) -> None:
-        ids = _ids(container_id)
-        with disk.upper(container_id, ids.outside) as path:
-            if os.listdir(path):
-                raise exception.StateConflict(
-                    f'container {container_id}: its writable layer is not '
-                    'empty')
-            layer.unpack_tree(checked, archive, path, ids, limit, **job)
-
-    with definition.locked(container_id), \
-            confined.spool_file(spool) as archive:
-        if os.path.exists(place.container_run(container_id)):
-            raise exception.StateConflict(
-                f'container {container_id} runs; halt it first')
-        namespace.with_mounts(steps, archive)

@@ -134,13 +134,6 @@ def diff(container_id: str, spool: str,
     return layer_diff.write(container_id, spool, compression)
 
 
-def apply(container_id: str, spool: str, diff_id: str, offset: int, size: int,
-          compression: str, max_bytes: int) -> None:
-    """Fill the empty writable layer of a container that does not run."""
-    layer_diff.apply(container_id, spool, diff_id, offset, size, compression,
-                     max_bytes)
-
-
 # The directories that a container may have filled.
 TREES = tuple(disk.TREES)
 

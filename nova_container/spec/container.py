@@ -19,14 +19,13 @@ from nova_container import exception
 from nova_container.spec import disk as disk_
 from nova_container.spec import file
 from nova_container.spec import health as health_
+from nova_container.spec import identifier
 from nova_container.spec import limits as limits_
 from nova_container.spec import network
 from nova_container.spec import restart as restart_
 from nova_container.spec import signals
 from nova_container.spec import volume as volume_
 
-_ID = re.compile(
-    r'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')
 _DIFF_ID = re.compile(r'^sha256:[0-9a-f]{64}$')
 _HOSTNAME = re.compile(r'^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$')
 _ENV_NAME = re.compile(r'^[^=\0]+$')
@@ -45,10 +44,7 @@ def check_id(container_id: str) -> str:
 
     :raises InvalidSpec: otherwise
     """
-    if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
-        raise exception.InvalidSpec(
-            f'container id {container_id!r} is not a lower-case UUID')
-    return container_id
+    return identifier.check_uuid('container', container_id)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,8 @@ import posixpath
 import re
 
 from nova_container import exception
+from nova_container.spec import identifier
 
-_UUID = re.compile(
-    r'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')
 _DEVICE = re.compile(r'^[a-z][a-z0-9]{1,14}$')
 _PATH_MAX = 4096
 # Mounted by the runtime itself, or not a directory of the image's.
@@ -31,10 +30,7 @@ def check_id(volume_id: str) -> str:
 
     :raises InvalidSpec: otherwise
     """
-    if not isinstance(volume_id, str) or not _UUID.fullmatch(volume_id):
-        raise exception.InvalidSpec(
-            f'volume id {volume_id!r} is not a lower-case UUID')
-    return volume_id
+    return identifier.check_uuid('volume', volume_id)
 
 
 @dataclasses.dataclass(frozen=True)

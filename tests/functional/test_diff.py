@@ -34,11 +34,16 @@ from nova_container.layer import extract
 from nova_container.layer import output
 from nova_container.layer import tar
 from nova_container.layer import tarwriter
+from nova_container.oci import digest
 from nova_container.privileged import container as privileged
+from nova_container.privileged import disk as disks
+from nova_container.privileged import layer as layers
+from nova_container.privileged import namespace
 from nova_container.privileged import place
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import disk
+from nova_container.spec import idmap
 from tests import archives
 from tests.functional import base
 
@@ -110,11 +115,20 @@ class DiffTestCase(base.RuntimeTestCase):
         return result, path
 
     def apply(self, result, path: pathlib.Path, compression: str = 'gzip',
-              **options) -> str:
+              diff_id: str | None = None, **options) -> str:
         """A container, defined, that has the layer as its writable one."""
         container_id = self.define('/bin/sleep', '1000', **options)
-        engine.apply(container_id, path.name, result['diff_id'], 0,
-                     result['size'], compression, 1 << 40)
+        ids = idmap.IdMap(0, privileged.host_ids(container_id)[0])
+
+        def steps(archive: int) -> None:
+            with disks.upper(container_id, ids.outside) as upper:
+                layers.unpack_tree(
+                    digest.Digest(diff_id or result['diff_id']), archive,
+                    upper, ids, 1 << 40, **layers.check_place(
+                        0, result['size'], compression))
+
+        with open(path, 'rb') as archive:
+            namespace.with_mounts(steps, archive.fileno())
         return container_id
 
     def halted(self, script: str, **options) -> str:
@@ -174,8 +188,8 @@ class DiffTest(DiffTestCase):
     def test_as_a_layer_of_an_image_it_boots(self):
         source = self.halted(self.SCRIPT)
         result, path = self.diff(source, 'none')
-        layers = (base.busybox_layer(), path.read_bytes())
-        image = self.add_image(archives.docker_archive(*layers))
+        image = self.add_image(archives.docker_archive(
+            base.busybox_layer(), path.read_bytes()))
         self.assertEqual(result['diff_id'], str(image.layers[1]))
         listing = ('cd /; find bin data etc root srv var | sort | '
                    'xargs -d "\n" ls -ld --full-time; cat srv var/www/i; '
@@ -216,10 +230,8 @@ class DiffTest(DiffTestCase):
         full = self.halted('dd if=/dev/urandom of=/big bs=1M count=32 '
                            '2>/dev/null', size=limit)
         result, path = self.diff(full)
-        small = self.define('/bin/true', size=disk.Disk(root=16 * _MIB))
         with self.assertRaises(exception.NoSpace):
-            engine.apply(small, path.name, result['diff_id'], 0,
-                         result['size'], 'gzip', 1 << 40)
+            self.apply(result, path, size=disk.Disk(root=16 * _MIB))
 
     def test_what_runs_is_held_still_only_meanwhile(self):
         container_id = self.run_container('/bin/sh', '-c', '''
@@ -252,21 +264,12 @@ class DiffTest(DiffTestCase):
     def test_refused(self):
         container_id = self.halted('echo x > /x')
         result, path = self.diff(container_id)
-        with self.assertRaisesRegex(exception.StateConflict, 'not empty'):
-            engine.apply(container_id, path.name, result['diff_id'], 0,
-                         result['size'], 'gzip', 1 << 40)
         with self.assertRaisesRegex(exception.ContainerError, 'not empty'):
             engine.diff(container_id, path.name, 'gzip')
         with self.assertRaisesRegex(exception.ContainerError, 'compression'):
             engine.diff(container_id, path.name, 'xz')
-        target = self.define('/bin/true')
         with self.assertRaisesRegex(exception.ImageInvalid, 'digest'):
-            engine.apply(target, path.name, 'sha256:' + '0' * 64, 0,
-                         result['size'], 'gzip', 1 << 40)
-        running = self.run_container('/bin/sleep', '1000')
-        with self.assertRaisesRegex(exception.StateConflict, 'runs'):
-            engine.apply(running, path.name, result['diff_id'], 0,
-                         result['size'], 'gzip', 1 << 40)
+            self.apply(result, path, diff_id='sha256:' + '0' * 64)
         with self.assertRaises(exception.ContainerNotFound):
             engine.diff(str(uuid.uuid4()), path.name, 'gzip')
         link = pathlib.Path(place.state('spool', 'link'))
