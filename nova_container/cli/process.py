@@ -21,12 +21,15 @@ import sys
 
 from nova_container.cli import owner
 from nova_container import exception
+from nova_container.privileged import process
 from nova_container.runtime import attachment
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import command
 
 _UNKNOWN = 125
+# Seconds that a monitor may take to end after its container.
+_MONITOR_TIMEOUT = 10
 
 
 def environment(items: list[str]) -> tuple[tuple[str, str], ...]:
@@ -69,11 +72,15 @@ def attach(container_id: str,
 
     :param begin: called once connected
     """
+    monitor = state.read(container_id).monitor
     detached = attachment.interact(
         container_id, sys.stdin.fileno(), sys.stdout.fileno(),
         sys.stderr.fileno(), begin)
     if detached:
         return 0
+    # It closes the console first, and then writes the exit code.
+    if monitor is not None:
+        process.wait(monitor, _MONITOR_TIMEOUT)
     code = state.read(container_id).exit_code
     return _UNKNOWN if code is None else code
 
