@@ -254,8 +254,12 @@ def disconnect(volume_id: str) -> None:
                 raise exception.StateConflict(
                     f'volume {volume_id} is attached to container {owner}, '
                     'which runs')
-        with contextlib.suppress(exception.StateConflict):
+        try:
             device = found.path
+        except exception.StateConflict:
+            LOG.warning('The device of volume %s was gone before it was let '
+                        'go of', volume_id)
+        else:
             require_unused(device, f'disconnecting volume {volume_id}')
             fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
             try:

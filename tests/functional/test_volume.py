@@ -195,6 +195,18 @@ class ConnectTest(VolumeTestCase):
         self.addCleanup(subprocess.run, ['umount', target], check=True)
         self.refused(device, 'still in use', exception.StateConflict)
 
+    def test_what_is_in_use_is_not_let_go_of(self):
+        device = self.device()
+        name = self.connected(device)
+        fd = os.open(device, os.O_RDONLY | os.O_EXCL)
+        try:
+            with self.assertRaisesRegex(exception.StateConflict,
+                                        'still in use'):
+                volume.disconnect(name)
+        finally:
+            os.close(fd)
+        self.assertEqual(64 * _MIB, volume.take_size(name))
+
     def test_file_on_a_share(self):
         """It gets a loop device, which goes with it."""
         share = place.state('mnt', 32 * 'c')
