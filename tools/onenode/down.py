@@ -48,6 +48,7 @@ class Down:
     def run(self, purge: bool) -> bool:
         """Take everything down; whether that succeeded."""
         log = self.layout.log_of('down')
+        made = not self.layout.root.exists()
         log.parent.mkdir(parents=True, exist_ok=True)
         work = [('stop OpenStack services', self.stop_services),
                 ('end containers', lambda: self.end_containers(log, purge)),
@@ -64,7 +65,11 @@ class Down:
         for name, action in work:
             steps.append(progress.Step(name, action, needs))
             needs = (name,)
-        return progress.carry_out(steps, self.report)
+        done = progress.carry_out(steps, self.report)
+        if made and done:
+            # Where there was no cloud, nothing shall be in the way of one.
+            shutil.rmtree(self.layout.root, ignore_errors=True)
+        return done
 
     def stop_services(self) -> bool:
         client = self.supervisor
