@@ -268,14 +268,15 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
                (('OS_PLACEMENT_CONFIG_DIR', f'{etc}/placement'),))
     nova = (('OS_NOVA_CONFIG_FILES', f'{layout.venv}/etc/nova/api-paste.ini;'
              f'{etc}/nova/nova.conf'),)
-    yield daemon('nova-conductor', ('database nova', 'rabbitmq'),
+    # Nova's client of placement looks into the catalogue once.
+    yield daemon('nova-conductor', ('database nova', 'rabbitmq', 'identity'),
                  'nova/nova.conf')
     yield daemon('nova-scheduler', ('database nova', 'rabbitmq', 'placement',
                                     'identity'), 'nova/nova.conf')
     # The API validates the driver's extra specs.
     installed = (layout.done / 'driver',) if driver == 'container' else ()
     yield wsgi('nova-api', 'nova.wsgi.osapi_compute',
-               ('database nova', 'rabbitmq', 'keystone'),
+               ('database nova', 'rabbitmq', 'identity'),
                ('nova/nova.conf', 'nova/policy.yaml', *installed), nova)
     yield wsgi('nova-metadata', 'nova.wsgi.metadata',
                ('database nova', 'rabbitmq', 'nova-api'),
