@@ -164,6 +164,15 @@ def rolled_back(instance):
 class MovingMixin:
     """The part of the driver that Nova's resize and migration call."""
 
+    def check_can_live_migrate_destination(
+            self, context, instance, src_compute_info, dst_compute_info,
+            block_migration=False, disk_over_commit=False):
+        # Any other error ends as an internal one of the API's, and leaves the
+        # server in ERROR.
+        raise nova_exception.MigrationPreCheckError(
+            reason='a container cannot move while it runs; use "openstack '
+                   'server migrate" without --live-migration')
+
     def migrate_disk_and_power_off(self, context, instance, dest, flavor,
                                    network_info, block_device_info=None,
                                    timeout=0, retry_interval=0):

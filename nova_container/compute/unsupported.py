@@ -17,7 +17,6 @@ them; a user who reads the server's fault or event shall see which it was.
 """
 
 _OPERATIONS = {
-    'check_can_live_migrate_destination': 'live migration',
     'check_can_live_migrate_source': 'live migration',
     'get_mks_console': 'a graphical console',
     'get_spice_console': 'a graphical console',

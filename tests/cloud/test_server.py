@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 
+from openstack import exceptions
 from openstack import utils
 
 from tests.cloud import base
@@ -240,15 +241,14 @@ class UnsupportedTest(base.CloudTestCase):
 
     def test_operation_that_is_not_supported_says_so(self):
         server = self.active(self.boot(self.busybox()))
-        self.admin.compute.live_migrate_server(server, host=None,
-                                               block_migration='auto')
-        action = None
-        while action is None or action.events[0].finish_time is None:
-            action = next(
-                a for a in self.user.compute.server_actions(server)
-                if a.action == 'live-migration')
-            action = self.user.compute.get_server_action(
-                action.request_id, server)
-        self.assertEqual('Error', action.events[0].result)
-        self.assertEqual('ACTIVE',
-                         self.user.compute.get_server(server).status)
+        here = self.admin.compute.get_server(server).hypervisor_hostname
+        for host in [node['name'] for node in base.cloud()['nodes']
+                     if node['name'] != here] + [None]:
+            refusal = self.assertRaises(
+                exceptions.BadRequestException,
+                self.admin.compute.live_migrate_server, server, host=host,
+                block_migration='auto')
+            self.assertIn('cannot move while it runs' if host else
+                          'No valid host', str(refusal))
+            self.assertEqual('ACTIVE',
+                             self.user.compute.get_server(server).status)
