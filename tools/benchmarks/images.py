@@ -35,8 +35,8 @@ import psutil
 from benchmarks import figure
 from nova_container import conf
 from nova_container.image import store
-from nova_container.privileged import container as privileged
 from nova_container.privileged import context
+from nova_container.privileged import host
 from nova_container.privileged import layer as privileged_layer
 from nova_container.runtime import engine
 from tests import archives
@@ -165,7 +165,7 @@ class _Ours:
         with contextlib.ExitStack() as undo:
             context.start(priv_context.Method.FORK)
             undo.callback(context.stop)
-            undo.callback(privileged.teardown)
+            undo.callback(host.teardown)
             engine.setup(os.getuid(), os.getgid())
             self._images = store.ImageStore(CONF.container.state_path)
             undo.callback(self._images.close)
