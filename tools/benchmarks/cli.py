@@ -34,8 +34,9 @@ thousand containers and is measured only when it is named. podman and docker
 are started by hand, with state of their own; all engines are asked in turn.
 Medians.
 
-Figures of "images": gzip, zstd; an archive of some 700 MB unpacked, against
-podman load, skopeo copy and two bsdtar at once.
+Figures of "images", which is some 700 MB unpacked: gzip, zstd, from an
+archive, against podman load, skopeo copy and two bsdtar at once; pull, over
+HTTP, against podman pull; snapshot, of a container that has changed one file.
 
 example: tools/bench runtime --format json -n 50 start exec
 """
@@ -62,7 +63,7 @@ def _end(number: int, _frame: object) -> typing.NoReturn:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='tools/bench', epilog=_EPILOG,
-        description='Measure the container runtime.',
+        description='Measure containers and images.',
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('name', choices=tuple(_BENCHES))
     parser.add_argument('figure', nargs='*', metavar='FIGURE')

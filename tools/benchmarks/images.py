@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The figures of images: from an archive in hand to layers that can be used.
+"""The figures of images: from an archive to layers, and back to a layer.
 
 On a journaled file system in a loop device, for creating files on one without
 a journal becomes slower the more were removed before.
@@ -19,13 +19,18 @@ a journal becomes slower the more were removed before.
 import collections.abc as cabc
 import contextlib
 import itertools
+import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
+import time
+import urllib.request
 import uuid
 
 from oslo_config import cfg
@@ -36,19 +41,24 @@ from benchmarks import figure
 from nova_container import conf
 from nova_container.image import store
 from nova_container.privileged import context
+from nova_container.privileged import diff
 from nova_container.privileged import host
 from nova_container.privileged import layer as privileged_layer
 from nova_container.runtime import engine
+from nova_container.spec import command
+from nova_container.spec import container
 from tests import archives
 from tests.functional import system_image
 
 CONF = cfg.CONF
 
 _CACHE = pathlib.Path('/var/cache/nova-container-tests')
-_PACKAGES = ('g++', 'git', 'libboost-dev', 'llvm-dev', 'perl', 'python3-dev',
-             'python3-numpy', 'vim')
+_PACKAGES = ('g++', 'git', 'perl', 'python3-dev', 'python3-numpy', 'vim')
 _LAYERS = 6
 _DISK = 12 << 30
+# A large file of one of the packages.
+_CHANGED = '/usr/bin/git'
+_PATIENCE = 30
 _EXTENSION = {'gzip': 'gz', 'zstd': 'zst'}
 _MEMORY = 150
 
@@ -181,6 +191,35 @@ class _Ours:
             self._images.ensure(
                 name, lambda spool: shutil.copyfileobj(file, spool, 1 << 20))
 
+    def pull(self, name: str, url: str) -> None:
+        """Make an archive behind a URL an image of that name."""
+        def fetch(spool) -> None:
+            with urllib.request.urlopen(url) as response:
+                shutil.copyfileobj(response, spool, 1 << 20)
+
+        self._images.ensure(name, fetch)
+
+    @contextlib.contextmanager
+    def container(self, name: str) -> cabc.Iterator[str]:
+        """A container of an image that runs."""
+        container_id = str(uuid.uuid4())
+        image = self._images.get(name)
+        engine.define(container.ContainerSpec(
+            id=container_id, hostname='bench',
+            layers=tuple(str(layer) for layer in image.layers),
+            process=container.Process(('/bin/sleep', '1000000'))))
+        try:
+            engine.create(container_id)
+            engine.start(container_id)
+            yield container_id
+        finally:
+            engine.undefine(container_id)
+
+    def snapshot(self, container_id: str) -> int:
+        """Bytes of the layer of what a container has changed."""
+        with self._images.spool.file('bench-snapshot') as file:
+            return diff.write(container_id, file.name, 'zstd')['size']
+
     def forget(self, name: str) -> None:
         """Remove the image and all layers."""
         self._images.remove(name)
@@ -224,56 +263,100 @@ def _bsdtar(blobs: list[pathlib.Path], target: pathlib.Path) -> None:
         cwd=target)
 
 
-def _unpack(count: int, compression: str) -> cabc.Iterator[figure.Row]:
-    with contextlib.ExitStack() as undo:
-        disk = undo.enter_context(_disk())
-        place = disk / 'images'
+@contextlib.contextmanager
+def _server(*words: object, port: int) -> cabc.Iterator[None]:
+    """A server on the loopback address, once it answers."""
+    with subprocess.Popen([str(word) for word in words],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + _PATIENCE
+            while True:
+                try:
+                    socket.create_connection(('127.0.0.1', port)).close()
+                    break
+                except ConnectionRefusedError:
+                    if process.poll() is not None or \
+                            time.monotonic() > deadline:
+                        raise RuntimeError(f'{words[0]} does not answer')
+                    time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+
+
+def _free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
+def _podman(target: pathlib.Path, *words: object) -> None:
+    _run('podman', '--root', target, '--runroot', target / 'run',
+         '--tmpdir', target / 'tmp', '--events-backend', 'none', *words)
+
+
+class _Setting:
+    """A disk with the images, and our store on it."""
+
+    def __init__(self, undo: contextlib.ExitStack, compression: str):
+        self.disk = undo.enter_context(_disk())
+        place = self.disk / 'images'
         place.mkdir()
         images = Images(place)
-        archive = images.archive[compression]
-        ours = undo.enter_context(_Ours(archive, disk))
+        self.archive = images.archive[compression]
+        self.layers = images.layers[compression]
+        self.ours = undo.enter_context(_Ours(self.archive, self.disk))
+        self._names = (str(number) for number in itertools.count())
+
+    def mine(self, load: cabc.Callable[[str], None]) -> float:
+        """Milliseconds of ours for an image that is new to it."""
+        name = next(self._names)
+        _run('sync', '--file-system', self.disk)
+        took = figure.timed(lambda: load(name))
+        self.ours.forget(name)
+        return took
+
+    def other(self, load: cabc.Callable[[pathlib.Path], object]
+              ) -> cabc.Callable[[], float]:
+        """The same of another program, which gets an empty directory."""
+        def once() -> float:
+            target = self.disk / 'other'
+            target.mkdir()
+            _run('sync', '--file-system', self.disk)
+            try:
+                return figure.timed(lambda: load(target))
+            finally:
+                subprocess.run(['umount', '-q', target / 'overlay'])
+                shutil.rmtree(target)
+        return once
+
+
+def _unpack(count: int, compression: str) -> cabc.Iterator[figure.Row]:
+    with contextlib.ExitStack() as undo:
+        setting = _Setting(undo, compression)
         peak = 0
-        names = (str(number) for number in itertools.count())
 
-        def mine() -> float:
+        def load(name: str) -> None:
             nonlocal peak
-            name = next(names)
-            _run('sync', '--file-system', disk)
             with _Peak() as memory:
-                took = figure.timed(lambda: ours.load(name))
+                setting.ours.load(name)
             peak = max(peak, memory.bytes)
-            ours.forget(name)
-            return took
-
-        def other(load: cabc.Callable[[pathlib.Path], object]
-                  ) -> cabc.Callable[[], float]:
-            def once() -> float:
-                target = disk / 'other'
-                target.mkdir()
-                _run('sync', '--file-system', disk)
-                try:
-                    return figure.timed(lambda: load(target))
-                finally:
-                    subprocess.run(['umount', '-q', target / 'overlay'])
-                    shutil.rmtree(target)
-            return once
-
-        def podman(target: pathlib.Path) -> None:
-            _run('podman', '--root', target, '--runroot', target / 'run',
-                 '--tmpdir', target / 'tmp', '--events-backend', 'none',
-                 'load', '-i', archive)
 
         def skopeo(target: pathlib.Path) -> None:
-            _run('skopeo', 'copy', '-q', f'oci-archive:{archive}',
+            _run('skopeo', 'copy', '-q', f'oci-archive:{setting.archive}',
                  f'containers-storage:[overlay@{target}+{target}/run]bench')
 
         medians = figure.alternately(count, {
-            ours.name: mine, 'podman load': other(podman),
-            'skopeo copy': other(skopeo),
-            'two bsdtar': other(lambda target: _bsdtar(
-                images.layers[compression], target))})
+            setting.ours.name: lambda: setting.mine(load),
+            'podman load': setting.other(
+                lambda target: _podman(target, 'load', '-i',
+                                       setting.archive)),
+            'skopeo copy': setting.other(skopeo),
+            'two bsdtar': setting.other(
+                lambda target: _bsdtar(setting.layers, target))})
         yield from figure.compared(
-            f'archive to layers, {compression}', 'ms', medians, ours.name,
+            f'archive to layers, {compression}', 'ms', medians,
+            setting.ours.name,
             {'podman load': 0.35, 'skopeo copy': 0.35, 'two bsdtar': 1.5})
         yield figure.Row(f'memory while unpacking, {compression}',
                          round(peak / 1048576, 1), 'MiB', target=_MEMORY)
@@ -287,7 +370,57 @@ def _zstd(count: int) -> cabc.Iterator[figure.Row]:
     return _unpack(count, 'zstd')
 
 
-FIGURES = {'gzip': _gzip, 'zstd': _zstd}
+def _pull(count: int) -> cabc.Iterator[figure.Row]:
+    """Over HTTP: ours from a file server, podman from a registry."""
+    with contextlib.ExitStack() as undo:
+        setting = _Setting(undo, 'gzip')
+        files, registry = _free_port(), _free_port()
+        undo.enter_context(_server(
+            sys.executable, '-m', 'http.server', files, '--bind', '127.0.0.1',
+            '--directory', setting.archive.parent, port=files))
+        config = setting.disk / 'registry.yml'
+        config.write_text(json.dumps({
+            'version': 0.1, 'http': {'addr': f'127.0.0.1:{registry}'},
+            'storage': {'filesystem': {
+                'rootdirectory': str(setting.disk / 'registry')}}}))
+        undo.enter_context(_server('docker-registry', 'serve', config,
+                                   port=registry))
+        name = f'127.0.0.1:{registry}/bench'
+        _run('skopeo', 'copy', '-q', '--dest-tls-verify=false',
+             f'oci-archive:{setting.archive}', f'docker://{name}')
+        url = f'http://127.0.0.1:{files}/{setting.archive.name}'
+        medians = figure.alternately(count, {
+            setting.ours.name: lambda: setting.mine(
+                lambda mine: setting.ours.pull(mine, url)),
+            'podman pull': setting.other(lambda target: _podman(
+                target, 'pull', '-q', '--tls-verify=false', name))})
+        yield from figure.compared(
+            'over HTTP to layers, gzip', 'ms', medians, setting.ours.name,
+            {'podman pull': 0.5})
+
+
+def _snapshot(count: int) -> cabc.Iterator[figure.Row]:
+    """A layer of a container that has changed one file."""
+    with contextlib.ExitStack() as undo:
+        setting = _Setting(undo, 'zstd')
+        setting.ours.load('bench')
+        container_id = undo.enter_context(setting.ours.container('bench'))
+        done = engine.execute(container_id, command.Command(
+            ('/bin/sh', '-c', f'echo >> {_CHANGED}; stat -c %s {_CHANGED}')))
+        size = int(done.stdout)
+        sizes: list[int] = []
+        medians = figure.alternately(count, {
+            'snapshot': lambda: figure.timed(
+                lambda: sizes.append(setting.ours.snapshot(container_id)))})
+        yield figure.Row('snapshot after a change of one file',
+                         round(medians['snapshot'], 1), 'ms', target=1000)
+        yield figure.Row('its layer, compressed', round(sizes[-1] / 1024, 1),
+                         'KiB', f'the file {size / 1024:.1f}',
+                         round(sizes[-1] / size, 3), 1.05)
+
+
+FIGURES = {'gzip': _gzip, 'zstd': _zstd, 'pull': _pull,
+           'snapshot': _snapshot}
 
 
 def run(count: int, names: cabc.Sequence[str]) -> cabc.Iterator[figure.Row]:
