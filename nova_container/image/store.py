@@ -521,7 +521,9 @@ class ImageStore:
         try:
             privileged_layer.seal(diff_id)
         except Exception:
-            LOG.exception('Damage of layer %s will not be found', diff_id)
+            # Whoever removes a layer does not wait for this.
+            if self.layer(diff_id) is not None:
+                LOG.exception('Damage of layer %s will not be found', diff_id)
 
     def _discard(self, made: list[digest.Digest]) -> None:
         """Remove layers of an image that did not make it."""
