@@ -34,7 +34,7 @@ import nova
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # What the distribution's version control holds and a wheel is made of.
 _SOURCES = ('etc', 'heat_plugin', 'nova', 'nova_container',
-            'nova_container_dashboard', 'LICENSE', 'README.rst',
+            'nova_container_dashboard', 'LICENSE', 'NOTICE', 'README.rst',
             'pyproject.toml', 'requirements.txt', 'setup.cfg', 'setup.py')
 _LOAD = """
 from nova.virt import driver
@@ -208,7 +208,8 @@ class PackageTest(unittest.TestCase):
             'nova_container-0.1.1.dist-info', 'nova_container-0.1.1.data'})
         self.assertLess({'container.html', 'usage.js', 'images.js'},
                         {name.split('/')[-1] for name in names})
-        for name in ('licenses/LICENSE', 'entry_points.txt'):
+        for name in ('licenses/LICENSE', 'licenses/NOTICE',
+                     'entry_points.txt'):
             self.assertIn(f'nova_container-0.1.1.dist-info/{name}', names)
         for name in ('nova/rootwrap.d/nova-container.filters',
                      'sudoers.d/nova-container',

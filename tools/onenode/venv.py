@@ -23,7 +23,7 @@ from onenode import plan
 # What the wheel is made of.
 SOURCES = ('heat_plugin', 'nova_container', 'nova_container_dashboard',
            'nova', 'etc', 'setup.cfg', 'setup.py', 'pyproject.toml',
-           'requirements.txt', 'README.rst', 'LICENSE')
+           'requirements.txt', 'README.rst', 'LICENSE', 'NOTICE')
 
 _UV = next(line.strip() for line in plan.CONSTRAINTS.read_text().splitlines()
            if line.startswith('uv=='))
