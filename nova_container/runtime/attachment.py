@@ -30,6 +30,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 import tty
 import typing
 
@@ -46,6 +47,10 @@ _PACKET = 8192 + 1
 # Whose console: that of the container's own process, or of the shell.
 OWN = ''
 SHELL = 'shell'
+
+# Seconds that conmon, which does little else, is given to accept.
+_ACCEPT_MAX = 5.0
+_ACCEPT_POLL = 0.002
 
 # Ctrl-P Ctrl-Q, as docker and podman have it.
 DETACH_KEYS = b'\x10\x11'
@@ -120,6 +125,19 @@ def _connect(connection: socket.socket, run_dir: str) -> None:
         connection.connect(f'/proc/self/fd/{directory}/attach')
     finally:
         os.close(directory)
+    # What conmon passes on before it has accepted would be missed.
+    deadline = time.monotonic() + _ACCEPT_MAX
+    while _waits(connection.getpeername()) and time.monotonic() < deadline:
+        time.sleep(_ACCEPT_POLL)
+
+
+def _waits(name: str) -> bool:
+    """Whether a connection to a listening socket is not accepted yet.
+
+    The kernel's list has no inode for it until it is (proc_pid_net(5)).
+    """
+    with open('/proc/thread-self/net/unix') as file:
+        return any(line.split()[6:] == ['0', name] for line in file)
 
 
 def resize(container_id: str, rows: int, columns: int,

@@ -357,7 +357,9 @@ class StatsTest(NetworkTestCase):
         size = disk.Disk()
         if not quota.offered(place.state()):
             size = disk.Disk(root=32 * _MIB)
-        container_id = self.run_container(*FOREVER, size=size)
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'echo ready; exec sleep 1000000', size=size)
+        self.await_text(container_id, 'ready')
         child = os.fork()
         if child == 0:
             try:
