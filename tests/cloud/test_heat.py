@@ -180,7 +180,7 @@ class ComposeTest(stacks.StackTestCase):
                   'properties': {'value': 'from heat'}},
             app={'type': 'NovaContainer::Compose', 'properties': {
                 'file': textwrap.dedent(text), 'flavor': 'c1.tiny',
-                'network': 'private', 'floating_network': 'public',
+                'floating_network': 'public',
                 'images': {'busybox:latest': self.busybox()},
                 **properties}})
 
@@ -217,7 +217,7 @@ class ComposeTest(stacks.StackTestCase):
         """
         def template(count):
             return self.compose(
-                self._FILE, scale={'web': count}, network=None,
+                self._FILE, scale={'web': count},
                 environment={'WORD': {'get_attr': ['word', 'value']}})
 
         stack = self.complete(self.create(template(1)), 'CREATE')
