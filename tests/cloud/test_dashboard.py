@@ -24,7 +24,7 @@ from selenium.webdriver.common.by import By
 from tests import archives
 from tests.cloud import base
 from tests.cloud import browser
-from tests.cloud import test_heat
+from tests.cloud import stacks
 
 _SECRET = 'tell-nobody-7731'
 _METADATA = {
@@ -275,7 +275,7 @@ class InstanceTest(DashboardTestCase):
         self.browser.wait(lambda: shown in self.row().text)
 
 
-class StackTest(DashboardTestCase, test_heat.StackTestCase):
+class StackTest(DashboardTestCase, stacks.StackTestCase):
 
     def test_template(self):
         """Launched, seen and deleted through the Orchestration panel."""

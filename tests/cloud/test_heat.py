@@ -15,119 +15,12 @@ import uuid
 
 from openstack import exceptions
 from openstack import utils
-import yaml
 
 from tests.cloud import base
-
-_TIMEOUT = 300
-
-# Ends at once when it is asked to.
-_SLEEP = 'trap "exit 0" TERM; sleep 1000000 & wait'
+from tests.cloud import stacks
 
 
-class StackTestCase(base.CloudTestCase):
-    """Stacks of one test, and nothing of them afterwards."""
-
-    def setUp(self):
-        super().setUp()
-        before = self.resources()
-        self.addCleanup(lambda: self.assertEqual(
-            before, self.resources(), 'left in the project'))
-
-    def resources(self) -> dict[str, set[str]]:
-        """What the project has, by kind."""
-        network = self.user.network
-        return {
-            'servers': {s.id for s in self.user.compute.servers()},
-            'ports': {p.id for p in network.ports()
-                      if p.device_owner.startswith('compute:')},
-            'groups': {g.id for g in network.security_groups()},
-            'floating IPs': {ip.id for ip in network.ips()},
-        }
-
-    def container(self, script: str = _SLEEP, **more) -> dict:
-        """A resource: busybox that runs a script."""
-        return {'type': 'NovaContainer::Container', 'properties': {
-            'image': self.busybox(), 'flavor': 'c1.tiny',
-            'command': ['/bin/sh', '-c', script],
-            'networks': [{'network': 'private'}], **more}}
-
-    @staticmethod
-    def template(outputs=None, **resources) -> str:
-        """A template; outputs are attributes: name -> [resource, attribute].
-        """
-        return yaml.safe_dump({
-            'heat_template_version': 'wallaby', 'resources': resources,
-            'outputs': {name: {'value': {'get_attr': path}}
-                        for name, path in (outputs or {}).items()}})
-
-    def create(self, template: str, **parameters):
-        """A stack that is on its way; removed after the test."""
-        stack = self.user.orchestration.create_stack(
-            name=f'test-{uuid.uuid4().hex[:8]}', template=template,
-            parameters=parameters, timeout_mins=_TIMEOUT // 60)
-        self.addCleanup(self.remove, stack)
-        return stack
-
-    def settled(self, stack):
-        """The stack, once nothing is in progress."""
-        for _ in utils.iterate_timeout(
-                _TIMEOUT, 'the stack is still at work', wait=0.5):
-            found = self.user.orchestration.get_stack(stack.id)
-            if not found.status.endswith('IN_PROGRESS'):
-                return found
-
-    def complete(self, stack, action: str):
-        """The stack, once an action is complete."""
-        found = self.settled(stack)
-        self.assertEqual(f'{action}_COMPLETE', found.status,
-                         found.status_reason)
-        return found
-
-    def physical(self, stack) -> dict[str, str]:
-        """Ids of the resources."""
-        return {r.name: r.physical_resource_id
-                for r in self.user.orchestration.resources(stack)}
-
-    def reason(self, stack, name: str) -> str:
-        """Why a resource has failed."""
-        (found,) = (r for r in self.user.orchestration.resources(stack)
-                    if r.name == name)
-        return found.status_reason
-
-    def update(self, stack, template: str):
-        """The stack, once it is as in another template."""
-        before = stack.updated_at
-        self.user.orchestration.update_stack(stack, template=template)
-        for _ in utils.iterate_timeout(
-                _TIMEOUT, 'the update does not begin', wait=0.2):
-            found = self.user.orchestration.get_stack(stack.id)
-            if found.updated_at != before:
-                break
-        return self.complete(stack, 'UPDATE')
-
-    def remove(self, stack) -> None:
-        """Delete a stack, and wait until it is gone."""
-        orchestration = self.user.orchestration
-        orchestration.delete_stack(stack, ignore_missing=True)
-        for _ in utils.iterate_timeout(
-                _TIMEOUT, 'the stack is not deleted', wait=0.5):
-            try:
-                found = orchestration.get_stack(stack.id)
-            except exceptions.NotFoundException:
-                return
-            if found.status == 'DELETE_COMPLETE':
-                return
-            self.assertNotEqual('DELETE_FAILED', found.status,
-                                found.status_reason)
-
-    @staticmethod
-    def outputs(stack) -> dict:
-        return {entry['output_key']: entry.get('output_value')
-                for entry in stack.outputs}
-
-
-class ContainerTest(StackTestCase):
+class ContainerTest(stacks.StackTestCase):
 
     def test_from_creation_to_deletion(self):
         """Two containers, the second of which reads the first one's log."""
@@ -137,10 +30,10 @@ class ContainerTest(StackTestCase):
                  'state': ['db', 'state'], 'health': ['web', 'health'],
                  'address': ['web', 'first_address'],
                  'floating': ['web', 'floating_ip']},
-                db=self.container(f'echo secret; echo more; {_SLEEP}'),
+                db=self.container(f'echo secret; echo more; {stacks.SLEEP}'),
                 web=self.container(
                     'mkdir /w; echo "$WORD" > /w/index.html; '
-                    'httpd -h /w; echo serving "$WORD"; ' + _SLEEP,
+                    'httpd -h /w; echo serving "$WORD"; ' + stacks.SLEEP,
                     environment={'WORD': {'get_attr': ['db', 'logs_head']},
                                  **web.pop('environment', {})},
                     expose=['80'], floating_network='public', **web))
@@ -171,6 +64,85 @@ class ContainerTest(StackTestCase):
             self.assertEqual('web', self.user.compute.get_server(
                 made['web']).metadata['tier'])
 
+    def test_lives_on(self):
+        """Ended, suspended, built anew, replaced: found by its name."""
+        def template(word: str, generation: str) -> str:
+            return self.template(
+                db=self.container(
+                    'mkdir -p /w; echo "$WORD" > /w/index.html; httpd -h /w; '
+                    + stacks.SLEEP, environment={'WORD': word},
+                    health_check={
+                        'test': 'wget -q -O /dev/null http://127.0.0.1/',
+                        'interval': '1s', 'retries': 30},
+                    restart_policy='always',
+                    scheduler_hints={'generation': generation}),
+                web=self.container(links=[{'get_resource': 'db'}]))
+
+        stack = self.complete(self.create(template('first', '1')), 'CREATE')
+        made = self.physical(stack)
+        db = self.user.compute.get_server(made['db'])
+        web = self.user.compute.get_server(made['web'])
+
+        def assert_found(word: str) -> None:
+            address = next(
+                entry['addr'] for entry in self.user.compute.get_server(
+                    self.physical(stack)['db']).addresses['private']
+                if entry['version'] == 4)
+            self.assertIn(address, self.execute(
+                web, 'nslookup', 'db').stdout)
+            self.assertEqual(word, self.execute(
+                web, 'sh', '-c',
+                f'printf "GET / HTTP/1.0\\r\\n\\r\\n" | nc -w 10 {address} 80'
+            ).stdout.splitlines()[-1])
+
+        assert_found('first')
+        with self.subTest('ended from inside'):
+            self.execute(db, 'kill', '1')
+            for _ in utils.iterate_timeout(
+                    60, 'it does not come back', wait=0.3):
+                seen = self.user.compute.get_server(db.id).metadata
+                if (seen.get('container:exit_code') == '0'
+                        and seen.get('container:health') == 'healthy'):
+                    break
+            assert_found('first')
+        with self.subTest('suspended and resumed'):
+            self.user.orchestration.suspend_stack(stack)
+            self.complete(stack, 'SUSPEND')
+            for server in (db, web):
+                self.assertEqual('SUSPENDED', self.user.compute.get_server(
+                    server.id).status)
+            self.user.orchestration.resume_stack(stack)
+            self.complete(stack, 'RESUME')
+            assert_found('first')
+        with self.subTest('built anew'):
+            stack = self.update(stack, template('second', '1'))
+            self.assertEqual(made, self.physical(stack))
+            assert_found('second')
+        with self.subTest('replaced'):
+            stack = self.update(stack, template('third', '2'))
+            after = self.physical(stack)
+            self.assertNotEqual(made['db'], after['db'])
+            self.assertEqual(made['web'], after['web'])
+            assert_found('third')
+
+    def test_clear_failures(self):
+        """What waits for what has failed is not created."""
+        flavor = self.admin.compute.create_flavor(
+            name=f'test-{uuid.uuid4().hex[:8]}', ram=128, vcpus=1000, disk=1)
+        self.addCleanup(self.admin.compute.delete_flavor, flavor)
+        ill = self.create(self.template(
+            db=self.container(health_check={
+                'test': 'false', 'interval': '1s', 'retries': 2}),
+            web=self.container(links=[{'get_resource': 'db'}])))
+        large = self.create(self.template(
+            db=self.container(flavor=flavor.name)))
+        for stack, reason in ((ill, 'its health check failed'),
+                              (large, 'Quota exceeded for cores')):
+            with self.subTest(reason):
+                self.assertEqual('CREATE_FAILED', self.settled(stack).status)
+                self.assertIn(reason, self.reason(stack, 'db'))
+        self.assertFalse(self.physical(ill)['web'])
+
     def test_ends_as_wanted_or_fails(self):
         stack = self.settled(self.create(self.template(
             job=self.container('echo done; exit 3', wait_for='exited:3'),
@@ -198,15 +170,17 @@ class ContainerTest(StackTestCase):
                         web=self.container(**{name: value})))
 
 
-class ComposeTest(StackTestCase):
+class ComposeTest(stacks.StackTestCase):
 
     def compose(self, text: str, **properties) -> str:
         return self.template(
             {'addresses': ['app', 'addresses'], 'states': ['app', 'states'],
              'floating': ['app', 'floating_ips']},
+            word={'type': 'OS::Heat::Value',
+                  'properties': {'value': 'from heat'}},
             app={'type': 'NovaContainer::Compose', 'properties': {
                 'file': textwrap.dedent(text), 'flavor': 'c1.tiny',
-                'network': 'private', 'floating_network': 'public',
+                'floating_network': 'public',
                 'images': {'busybox:latest': self.busybox()},
                 **properties}})
 
@@ -236,10 +210,15 @@ class ComposeTest(StackTestCase):
         '''
 
     def test_one_service_and_then_more_of_it(self):
-        """A job, a service that waits for it, and one more replica."""
+        """A job, a service that waits for it, and then three of it.
+
+        They are on a network of their own, and one variable is known only
+        once another resource is there.
+        """
         def template(count):
-            return self.compose(self._FILE, environment={'WORD': 'from heat'},
-                                scale={'web': count})
+            return self.compose(
+                self._FILE, scale={'web': count},
+                environment={'WORD': {'get_attr': ['word', 'value']}})
 
         stack = self.complete(self.create(template(1)), 'CREATE')
         outputs = self.outputs(stack)
@@ -248,9 +227,10 @@ class ComposeTest(StackTestCase):
         self.assertEqual('from heat', base.curl(
             outputs['floating']['web']).strip())
 
-        stack = self.update(stack, template(2))
+        stack = self.update(stack, template(3))
         after = self.outputs(stack)
-        self.assertEqual({'job', 'web', 'web-2'}, set(after['states']))
+        self.assertEqual({'job', 'web', 'web-2', 'web-3'},
+                         set(after['states']))
         self.assertEqual(outputs['addresses']['web'],
                          after['addresses']['web'])
 
@@ -261,6 +241,11 @@ class ComposeTest(StackTestCase):
                       web:
                         image: busybox:latest
                         privileged: true
+                    '''),
+                ('line 4: services.web.image: Glance has no image', '''
+                    services:
+                      web:
+                        image: no-such
                     '''),
                 ('a cycle: a -> b -> a', '''
                     services:

@@ -1,0 +1,137 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A test with stacks of Heat, as a user."""
+
+import pathlib
+import uuid
+
+from openstack import exceptions
+from openstack import utils
+import yaml
+
+import heat_plugin
+from tests.cloud import base
+
+TEMPLATES = pathlib.Path(heat_plugin.__file__).parent / 'templates'
+
+_TIMEOUT = 300
+
+# Ends at once when it is asked to.
+SLEEP = 'trap "exit 0" TERM; sleep 1000000 & wait'
+
+
+class StackTestCase(base.CloudTestCase):
+    """Stacks of one test, and nothing of them afterwards."""
+
+    def setUp(self):
+        super().setUp()
+        before = self.resources()
+        self.addCleanup(lambda: self.assertEqual(
+            before, self.resources(), 'left in the project'))
+
+    def resources(self) -> dict[str, set[str]]:
+        """What the project has, by kind."""
+        network = self.user.network
+        return {
+            'servers': {s.id for s in self.user.compute.servers()},
+            'ports': {p.id for p in network.ports()
+                      if p.device_owner.startswith('compute:')},
+            'groups': {g.id for g in network.security_groups()},
+            'floating IPs': {ip.id for ip in network.ips()},
+            'networks': {n.id for n in network.networks()},
+            'routers': {r.id for r in network.routers()},
+            'volumes': {v.id for v in self.user.block_storage.volumes()}
+            if base.cloud()['volumes'] else set(),
+        }
+
+    def container(self, script: str = SLEEP, **more) -> dict:
+        """A resource: busybox that runs a script."""
+        return {'type': 'NovaContainer::Container', 'properties': {
+            'image': self.busybox(), 'flavor': 'c1.tiny',
+            'command': ['/bin/sh', '-c', script],
+            'networks': [{'network': 'private'}], **more}}
+
+    @staticmethod
+    def template(outputs=None, **resources) -> str:
+        """A template; outputs are attributes: name -> [resource, attribute].
+        """
+        return yaml.safe_dump({
+            'heat_template_version': 'wallaby', 'resources': resources,
+            'outputs': {name: {'value': {'get_attr': path}}
+                        for name, path in (outputs or {}).items()}})
+
+    def create(self, template: str, **parameters):
+        """A stack that is on its way; removed after the test."""
+        stack = self.user.orchestration.create_stack(
+            name=f'test-{uuid.uuid4().hex[:8]}', template=template,
+            parameters=parameters, timeout_mins=_TIMEOUT // 60)
+        self.addCleanup(self.remove, stack)
+        return stack
+
+    def settled(self, stack):
+        """The stack, once nothing is in progress."""
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the stack is still at work', wait=0.5):
+            found = self.user.orchestration.get_stack(stack.id)
+            if not found.status.endswith('IN_PROGRESS'):
+                return found
+
+    def complete(self, stack, action: str):
+        """The stack, once an action is complete."""
+        found = self.settled(stack)
+        self.assertEqual(f'{action}_COMPLETE', found.status,
+                         found.status_reason)
+        return found
+
+    def physical(self, stack) -> dict[str, str]:
+        """Ids of the resources."""
+        return {r.name: r.physical_resource_id
+                for r in self.user.orchestration.resources(stack)}
+
+    def reason(self, stack, name: str) -> str:
+        """Why a resource has failed."""
+        (found,) = (r for r in self.user.orchestration.resources(stack)
+                    if r.name == name)
+        return found.status_reason
+
+    def update(self, stack, template: str, **parameters):
+        """The stack, once it is as in another template."""
+        before = stack.updated_at
+        self.user.orchestration.update_stack(
+            stack, template=template, parameters=parameters)
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the update does not begin', wait=0.2):
+            found = self.user.orchestration.get_stack(stack.id)
+            if found.updated_at != before:
+                break
+        return self.complete(stack, 'UPDATE')
+
+    def remove(self, stack) -> None:
+        """Delete a stack, and wait until it is gone."""
+        orchestration = self.user.orchestration
+        orchestration.delete_stack(stack, ignore_missing=True)
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the stack is not deleted', wait=0.5):
+            try:
+                found = orchestration.get_stack(stack.id)
+            except exceptions.NotFoundException:
+                return
+            if found.status == 'DELETE_COMPLETE':
+                return
+            self.assertNotEqual('DELETE_FAILED', found.status,
+                                found.status_reason)
+
+    @staticmethod
+    def outputs(stack) -> dict:
+        return {entry['output_key']: entry.get('output_value')
+                for entry in stack.outputs}
