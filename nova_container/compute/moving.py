@@ -140,7 +140,7 @@ def unpack(known: images.Images, context, instance, image_meta, spool: str,
     raw_config = index.config.encode()
     image = known.adopt(instance, raw_config)
     if image is None:
-        known.ensure(context, instance, image_meta)
+        known.ensure(courier.authorized(context), instance, image_meta)
         image = known.adopt(instance, raw_config)
     if image is None:
         raise exception.TransferFailed(

@@ -160,8 +160,8 @@ def host_state() -> dict[str, list[str]]:
         found.setdefault(kind, []).extend(sorted(items))
 
     for node in cloud()['nodes']:
-        for name in ('containers', 'ids', 'trash', 'layers/tmp', 'spool',
-                     'connections'):
+        for name in ('containers', 'parked', 'ids', 'trash', 'layers/tmp',
+                     'spool', 'connections'):
             add(name, _entries(f'{node["state_path"]}/{name}'))
         for name in ('c', 'oci', 'exits'):
             add(f'run/{name}', _entries(f'{node["run_path"]}/{name}'))
