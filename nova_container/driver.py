@@ -229,7 +229,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 instance, image, network_info,
                 volumes.connect_all(context, instance, block_device_info),
                 config_drive.files(instance, network_info, injected_files,
-                                   admin_password))
+                                   admin_password),
+                config_drive.injected(injected_files))
             undo.callback(self._remove, instance, network_info)
             self._images.keep(instance)
             engine.define(spec)
@@ -238,9 +239,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             undo.pop_all()
 
     def _intent(self, instance, image, network_info, attachments,
-                drive=None):
+                drive=None, injected=()):
         return intent.build(instance, image, network_info,
-                            CONF.container.pids_limit, attachments, drive)
+                            CONF.container.pids_limit, attachments, drive,
+                            injected=injected)
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""

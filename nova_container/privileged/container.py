@@ -43,6 +43,7 @@ from nova_container.oci import runtime_config
 from nova_container.privileged import apparmor
 from nova_container.privileged import block
 from nova_container.privileged import cgroup
+from nova_container.privileged import confined
 from nova_container.privileged import console_log
 from nova_container.privileged import context
 from nova_container.privileged import definition
@@ -219,10 +220,13 @@ def make(checked: container.ContainerSpec,
             if fill is not None:
                 fill(place.ids().base(_slot(checked.id)))
             if os.path.exists(os.path.join(path, 'spec.json')):
-                disk.redefine(checked.id,
-                              definition.load_own(checked.id).disk,
-                              checked.disk,
+                known = definition.load_own(checked.id)
+                disk.redefine(checked.id, known.disk, checked.disk,
                               place.ids().base(_slot(checked.id)))
+                # What only its first start was told stays.
+                checked = dataclasses.replace(
+                    checked, injected=known.injected or checked.injected,
+                    config_drive=known.config_drive or checked.config_drive)
             _write_policy(checked.id,
                           definition.load_rescue(checked.id) or checked)
             definition.write(os.path.join(path, 'spec.json'),
@@ -338,6 +342,8 @@ def _create(spec: container.ContainerSpec, shift: int) -> tuple[int, int]:
         who = identity.resolve(rootfs_fd, spec.process.user)
     finally:
         os.close(rootfs_fd)
+    if disks.rescue is None:
+        _inject(spec, rootfs, ids)
     files = _write_files(spec, ids.outside)
     within = ''
     if disks.rescue is not None:
@@ -501,6 +507,22 @@ def _write_files(spec: container.ContainerSpec,
                          owner)
         files.append((path, '/root/.ssh/authorized_keys'))
     return tuple(files)
+
+
+def _inject(spec: container.ContainerSpec, rootfs: str,
+            ids: idmap.IdMap) -> None:
+    """Write the tenant's files into the root file system, once."""
+    done = place.container_state(spec.id, 'injected')
+    if not spec.injected or os.path.exists(done):
+        return
+    files = {path: file.content for file in spec.injected
+             for path in file.paths}
+    with open(os.memfd_create('injected'), 'w+b') as wish:
+        wish.write(json.dumps(files).encode())
+        wish.seek(0)
+        confined.run(f'container {spec.id}: injected file', ids, rootfs,
+                     wish.fileno(), job='inject')
+    pathlib.Path(done).touch()
 
 
 def _write_config_drive(spec: container.ContainerSpec,
