@@ -10,10 +10,13 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import contextlib
 import itertools
 import os
 import signal
 import threading
+
+import psutil
 
 from tests.cloud import base
 
@@ -156,7 +159,8 @@ class InterruptedTest(KillTestCase):
             self.kill_after(0, nodes)
         finally:
             for helper in held:
-                helper.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    helper.kill()
         return self.settled(server)
 
     def await_begin(self, server, name: str) -> None:
