@@ -15,8 +15,8 @@
 A move is a relay between two hosts. Whoever was to take the next step, and
 was killed, does so some time after its next start, by sending the message
 that is lost to itself once more; Nova's part of each step and the driver's
-may be repeated. What cannot be repeated is ended as Nova ends it when the
-step fails, with the resources in placement where the server is.
+may be repeated. A server that had not left its old host stays there, with its
+resources in placement.
 """
 
 import datetime
@@ -24,8 +24,6 @@ import datetime
 from nova.compute import instance_actions
 from nova.compute import rpcapi
 from nova.compute import task_states
-from nova.compute import utils as compute_utils
-from nova.compute import vm_states
 from nova import exception as nova_exception
 from nova import objects
 from nova.scheduler.client import report
@@ -116,7 +114,8 @@ class Moves:
                 self._arrive(context, instance, migration)
         elif task == task_states.RESIZE_FINISH:
             if target and self._lost(events, _ARRIVE):
-                self._give_up_arriving(context, instance, migration)
+                _as_it_came(instance)
+                self._arrive(context, instance, migration)
         elif task == task_states.RESIZE_REVERTING:
             if not self._ended(events, _GO_BACK):
                 if target and self._lost(events, _GO_BACK):
@@ -183,17 +182,16 @@ class Moves:
         instance.save(expected_task_state=task)
         self._take_back(context, instance, migration)
 
-    def _give_up_arriving(self, context, instance, migration) -> None:
-        message = ('The service was ended while the server arrived on '
-                   f'{self._host}; a hard reboot goes on with it')
-        LOG.warning(message, instance=instance)
-        task = instance.task_state
-        instance.vm_state = vm_states.ERROR
-        instance.task_state = None
-        instance.save(expected_task_state=task)
-        compute_utils.add_instance_fault_from_exc(
-            context, instance, nova_exception.NovaException(message))
-        migration.status = 'error'
-        migration.save()
-        report.report_client_singleton().delete_allocation_for_instance(
-            context, migration.uuid, consumer_type='migration', force=False)
+
+def _as_it_came(instance) -> None:
+    """What Nova takes for granted when a server arrives."""
+    flavor = instance.old_flavor
+    if flavor.id != instance.instance_type_id:
+        instance.instance_type_id = flavor.id
+        instance.memory_mb = flavor.memory_mb
+        instance.vcpus = flavor.vcpus
+        instance.root_gb = flavor.root_gb
+        instance.ephemeral_gb = flavor.ephemeral_gb
+        instance.flavor = flavor
+    instance.task_state = task_states.RESIZE_MIGRATED
+    instance.save(expected_task_state=task_states.RESIZE_FINISH)

@@ -12,7 +12,10 @@
 
 """Which host a server gets, and whether it gets one."""
 
+import configparser
+import pathlib
 import subprocess
+import tempfile
 import uuid
 
 from openstack import exceptions
@@ -95,3 +98,57 @@ class PlacingTest(base.CloudTestCase):
         self.user.compute.delete_server(first)
         self.user.compute.wait_for_delete(first, interval=0.5)
         self.active(self.boot(self.busybox()))
+
+
+class MixedCloudTest(base.CloudTestCase):
+    """Beside the hosts of containers one with another driver: Nova's fake."""
+
+    HOST = 'test-other-driver'
+
+    def setUp(self):
+        super().setUp()
+        node = base.cloud()['nodes'][0]
+        directory = pathlib.Path(self.enterContext(
+            tempfile.TemporaryDirectory()))
+        own = configparser.RawConfigParser(strict=False)
+        own.read(node['config'])
+        own['DEFAULT'] |= {'host': self.HOST, 'state_path': str(directory),
+                           'compute_driver': 'fake.FakeDriver'}
+        own['oslo_concurrency']['lock_path'] = str(directory)
+        with open(directory / 'nova.conf', 'w') as file:
+            own.write(file)
+        log = self.enterContext(open(directory / 'log', 'w'))
+        process = subprocess.Popen(
+            [f'{base.cloud()["venv"]}/bin/nova-compute', '--config-file',
+             directory / 'nova.conf'], stdout=log, stderr=log)
+        self.addCleanup(self.end, process)
+        for _ in base.utils.iterate_timeout(120, 'it does not start', wait=1):
+            self.assertIsNone(process.poll(),
+                              (directory / 'log').read_text()[-2000:])
+            services = list(self.admin.compute.services(
+                binary='nova-compute', host=self.HOST))
+            if services and services[0].state == 'up':
+                break
+        config = pathlib.Path(node['config']).parents[1] / 'nova' / 'nova.conf'
+        subprocess.run(
+            [f'{base.cloud()["venv"]}/bin/nova-manage', '--config-file',
+             config, 'cell_v2', 'discover_hosts'], check=True,
+            capture_output=True)
+
+    def end(self, process) -> None:
+        process.terminate()
+        process.wait(60)
+        for service in self.admin.compute.services(host=self.HOST):
+            self.admin.compute.delete_service(service)
+
+    def test_images_go_where_they_belong(self):
+        # It says that it has far more room than the others.
+        other = self.upload(b'a disk', container_format='bare',
+                            properties={'img_hv_type': 'fake'})
+        servers = [self.boot(image, networks='none')
+                   for image in (other, self.busybox())]
+        hosts = [self.admin.compute.get_server(
+            self.active(server).id).hypervisor_hostname for server in servers]
+        self.assertEqual(self.HOST, hosts[0])
+        self.assertIn(hosts[1], [node['name']
+                                 for node in base.cloud()['nodes']])
