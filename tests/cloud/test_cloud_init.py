@@ -70,7 +70,7 @@ class CloudInitTest(base.CloudTestCase):
                 break
         status = json.loads(done.stdout)
         self.assertEqual(('done', []), (status['status'], status['errors']))
-        self.assertEqual('of the user\n0\n', self.execute(
+        self.assertEqual('of the user0\n', self.execute(
             server, 'cat', '/srv/written', '/srv/ran').stdout)
         self.assertIn(key.public_key, self.execute(
             server, 'cat', '/home/debian/.ssh/authorized_keys').stdout)
