@@ -12,8 +12,6 @@
 
 """What else a user may do to a server that is there."""
 
-import pathlib
-
 from openstack import exceptions
 
 from nova_container.runtime import engine
@@ -191,8 +189,7 @@ class SoftDeleteTest(LifecycleTestCase):
 
     def setUp(self):
         super().setUp()
-        config = (pathlib.Path(base.cloud()['nodes'][0]['config']).parents[1]
-                  / 'nova' / 'nova.conf')
+        config = base.nova_config()
         before = config.read_text()
         self.addCleanup(base.restart, 'nova-api')
         self.addCleanup(config.write_text, before)

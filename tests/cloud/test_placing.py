@@ -112,8 +112,8 @@ class MixedCloudTest(base.CloudTestCase):
             tempfile.TemporaryDirectory()))
         own = configparser.RawConfigParser(strict=False)
         own.read(node['config'])
-        own['DEFAULT'] |= {'host': self.HOST, 'state_path': str(directory),
-                           'compute_driver': 'fake.FakeDriver'}
+        own['DEFAULT'].update(host=self.HOST, state_path=str(directory),
+                              compute_driver='fake.FakeDriver')
         own['oslo_concurrency']['lock_path'] = str(directory)
         with open(directory / 'nova.conf', 'w') as file:
             own.write(file)
@@ -129,11 +129,7 @@ class MixedCloudTest(base.CloudTestCase):
                 binary='nova-compute', host=self.HOST))
             if services and services[0].state == 'up':
                 break
-        config = pathlib.Path(node['config']).parents[1] / 'nova' / 'nova.conf'
-        subprocess.run(
-            [f'{base.cloud()["venv"]}/bin/nova-manage', '--config-file',
-             config, 'cell_v2', 'discover_hosts'], check=True,
-            capture_output=True)
+        base.nova_manage('cell_v2', 'discover_hosts').check_returncode()
 
     def end(self, process) -> None:
         process.terminate()
