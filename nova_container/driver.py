@@ -34,12 +34,12 @@ from nova_container.compute import fault
 from nova_container.compute import feedback
 from nova_container.compute import images
 from nova_container.compute import intent
+from nova_container.compute import interrupted
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
 from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
-from nova_container.compute import recovery
 from nova_container.compute import rescue
 from nova_container.compute import serial_console
 from nova_container.compute import snapshot
@@ -114,6 +114,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._restarter = None
         self._logs = None
         self._volumes = None
+        self._settler = None
         self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
@@ -135,6 +136,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                                             self._reporter.report)
         self._monitor = monitor.ExitMonitor(self._on_exit)
         self._volumes = volume_recovery.Finisher(self)
+        self._settler = interrupted.Settler(host, _POWER_STATES)
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
                 self._watch(container_id)
@@ -142,15 +144,13 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 self._restarter.ended(container_id)
 
     def process_instances_at_startup(self, context, instances):
-        for container_id in recovery.sweep(context):
-            LOG.info('Container %s has moved from here for good; what was '
-                     'kept of it is gone now', container_id)
+        self._settler.at_start(instances)
         return instances
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
                        self._reporter, self._feedback, self._logs,
-                       self._volumes):
+                       self._volumes, self._settler):
             if worker is not None:
                 worker.stop()
         self._consoles.stop()
@@ -229,7 +229,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 instance, image, network_info,
                 volumes.connect_all(context, instance, block_device_info),
                 config_drive.files(instance, network_info, injected_files,
-                                   admin_password))
+                                   admin_password),
+                config_drive.injected(injected_files))
             undo.callback(self._remove, instance, network_info)
             self._images.keep(instance)
             engine.define(spec)
@@ -238,9 +239,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             undo.pop_all()
 
     def _intent(self, instance, image, network_info, attachments,
-                drive=None):
+                drive=None, injected=()):
         return intent.build(instance, image, network_info,
-                            CONF.container.pids_limit, attachments, drive)
+                            CONF.container.pids_limit, attachments, drive,
+                            injected=injected)
 
     def _boot(self, instance, network_info, restarts=0):
         """Create, wire and start a defined container."""
@@ -302,6 +304,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             volumes.disconnect_all(context, instance)
 
     def delete_instance_files(self, instance):
+        engine.discard(instance.uuid)
         self._forget(instance)
         return True
 
@@ -381,6 +384,9 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     def resume_state_on_host_boot(self, context, instance, network_info,
                                   share_info, block_device_info=None):
+        if instance.task_state is not None:
+            # Whoever is at work on it, here or on another host, starts it.
+            return
         self.power_on(context, instance, network_info, block_device_info)
 
     def get_console_output(self, context, instance):

@@ -10,7 +10,8 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The config drive: what the metadata service says, as files.
+"""The config drive: what the metadata service says, as files; and files that
+a user has Nova write into the server.
 
 cloud-init looks for them at ``/config-drive`` in a container; nothing has to
 be mounted there.
@@ -22,6 +23,18 @@ from nova.api.metadata import base as instance_metadata
 from nova.virt import configdrive
 
 from nova_container.spec import file
+
+
+def injected(files) -> tuple[file.File, ...]:
+    """Files for the root file system.
+
+    :param files: Nova's pairs of path and content
+    :raises InvalidSpec: a path is not a plain one
+    """
+    return tuple(
+        file.File((path.lstrip('/'),), base64.b64encode(
+            content.encode() if isinstance(content, str) else content
+        ).decode()) for path, content in files or ())
 
 
 def files(instance, network_info, injected=(),

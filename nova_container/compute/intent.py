@@ -31,7 +31,8 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
           volumes: tuple[volume.Attachment, ...] = (),
           drive: tuple[file.File, ...] | None = None,
           metadata: dict[str, str] | None = None,
-          image_kind: str | None = None) -> container.ContainerSpec:
+          image_kind: str | None = None,
+          injected: tuple[file.File, ...] = ()) -> container.ContainerSpec:
     """Everything about the container but its interfaces.
 
     :param instance: nova.objects.Instance
@@ -40,6 +41,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
     :param drive: the config drive, where it is more than Nova has on record
     :param metadata: the tenant's words, if not the instance's
     :param image_kind: of another image than the instance's own
+    :param injected: files for the root file system
     :raises UserError: what the tenant asked for makes no sense
     """
     words = wishes.said(instance) if metadata is None else metadata
@@ -73,6 +75,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         # In a machine this is cloud-init's business.
         authorized_keys='' if kind_ == container.MACHINE
         else instance.key_data or '',
+        injected=injected,
         volumes=volumes)
 
 

@@ -140,7 +140,7 @@ def unpack(known: images.Images, context, instance, image_meta, spool: str,
     raw_config = index.config.encode()
     image = known.adopt(instance, raw_config)
     if image is None:
-        known.ensure(context, instance, image_meta)
+        known.ensure(courier.authorized(context), instance, image_meta)
         image = known.adopt(instance, raw_config)
     if image is None:
         raise exception.TransferFailed(
@@ -225,6 +225,13 @@ class MovingMixin:
     def _arrive(self, context, instance, network_info, image_meta,
                 block_device_info):
         """Make the container from what was sent, or kept in a spool file."""
+        if state.exists(instance.uuid):
+            # It had arrived when the service was killed.
+            self._halt(instance, network_info)
+            self._redefine(context, instance, network_info,
+                           block_device_info)
+            self._courier.forget(instance)
+            return
         with contextlib.ExitStack() as file:
             kept = self._kept.pop(instance.uuid, None)
             if kept is not None:

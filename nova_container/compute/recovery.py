@@ -15,17 +15,16 @@
 from nova.compute import vm_states
 from nova import exception as nova_exception
 from nova import objects
+from oslo_log import log
 
 from nova_container.runtime import engine
 from nova_container.runtime import state
 
+LOG = log.getLogger(__name__)
 
-def sweep(context) -> list[str]:
-    """Remove the containers set aside that nobody will ask for any more.
 
-    :returns: their ids
-    """
-    removed = []
+def sweep(context) -> None:
+    """Remove the containers set aside that nobody will ask for any more."""
     for container_id in state.all_parked():
         try:
             instance = objects.Instance.get_by_uuid(context, container_id)
@@ -37,5 +36,5 @@ def sweep(context) -> list[str]:
                                                vm_states.ERROR))
         if not wanted:
             engine.discard(container_id)
-            removed.append(container_id)
-    return removed
+            LOG.info('Container %s has moved from here for good; what was '
+                     'kept of it is gone now', container_id)

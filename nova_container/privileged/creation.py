@@ -36,6 +36,7 @@ from nova_container.privileged import disk
 from nova_container.privileged import ending
 from nova_container.privileged import identity
 from nova_container.privileged import initial
+from nova_container.privileged import injection
 from nova_container.privileged import linux
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
@@ -111,6 +112,8 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
         who = identity.resolve(rootfs_fd, spec.process.user)
     finally:
         os.close(rootfs_fd)
+    if disks.rescue is None:
+        injection.inject(spec, root, ids)
     files = provided.write_files(spec, ids.outside)
     within = ''
     if disks.rescue is not None:

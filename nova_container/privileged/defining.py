@@ -18,6 +18,7 @@ which ``host.recover`` removes.
 
 import collections.abc
 import contextlib
+import dataclasses
 import json
 import os
 import typing
@@ -92,10 +93,13 @@ def make(checked: container_spec.ContainerSpec,
             if fill is not None:
                 fill(place.ids().base(container.slot(checked.id)))
             if os.path.exists(os.path.join(path, 'spec.json')):
-                disk.redefine(checked.id,
-                              definition.load_own(checked.id).disk,
-                              checked.disk,
+                known = definition.load_own(checked.id)
+                disk.redefine(checked.id, known.disk, checked.disk,
                               place.ids().base(container.slot(checked.id)))
+                # What only its first start was told stays.
+                checked = dataclasses.replace(
+                    checked, injected=known.injected or checked.injected,
+                    config_drive=known.config_drive or checked.config_drive)
             _write_policy(checked.id,
                           definition.load_rescue(checked.id) or checked)
             definition.write(os.path.join(path, 'spec.json'),

@@ -19,7 +19,7 @@ user namespace that owns nothing but the directory it works in, with an empty
 network and no sight of any other file.
 
 standard input
-    the archive to read
+    the archive to read, or what else the job takes
 working directory
     the tree to fill, or to read
 descriptor ``userns``
@@ -29,6 +29,8 @@ standard output
     ``nova_container.exception``) and ``message``
 """
 
+import base64
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -166,7 +168,35 @@ class Pack:
                 **dataclasses.asdict(result)}
 
 
-_JOBS = {'unpack': Unpack, 'survey': Survey, 'pack': Pack}
+@dataclasses.dataclass(frozen=True)
+class Inject:
+    """Write files into the tree, whatever has their names there.
+
+    Standard input is a JSON object: paths, and contents in Base64.
+    """
+
+    def run(self) -> dict[str, object]:
+        os.umask(0o022)
+        for path, content in json.load(sys.stdin).items():
+            directory, name = os.path.split(f'/{path}')
+            temporary = os.path.join(directory, f'.{name[:200]}.injected')
+            try:
+                os.makedirs(directory, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    # Of one that was killed.
+                    os.unlink(temporary)
+                with open(temporary, 'xb') as file:
+                    file.write(base64.b64decode(content))
+                os.replace(temporary, os.path.join(directory, name))
+            except OSError as e:
+                if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise exception.InvalidSpec(
+                    f'/{path} cannot be written: {e.strerror}')
+        return {}
+
+
+_JOBS = {'unpack': Unpack, 'survey': Survey, 'pack': Pack, 'inject': Inject}
 
 
 def main() -> None:

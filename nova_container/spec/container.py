@@ -118,6 +118,7 @@ class ContainerSpec:
     :param health: how to find out whether it does its work
     :param config_drive: read-only below /config-drive, for its root alone
     :param authorized_keys: of root, as sshd(8) has them
+    :param injected: written into the root file system before the first start
     """
 
     id: str
@@ -136,6 +137,7 @@ class ContainerSpec:
     health: health_.Healthcheck | None = None
     config_drive: tuple[file.File, ...] = ()
     authorized_keys: str = ''
+    injected: tuple[file.File, ...] = ()
     volumes: tuple[volume_.Attachment, ...] = ()
 
     def __post_init__(self) -> None:

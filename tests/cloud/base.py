@@ -151,6 +151,19 @@ def spooled() -> list[str]:
             for path in _entries(f'{node["state_path"]}/spool')]
 
 
+def nova_config() -> pathlib.Path:
+    """Settings of Nova's controller."""
+    return (pathlib.Path(cloud()['nodes'][0]['config']).parents[1]
+            / 'nova' / 'nova.conf')
+
+
+def nova_manage(*words: str) -> subprocess.CompletedProcess[str]:
+    """What an administrator of Nova runs."""
+    return subprocess.run(
+        [f'{cloud()["venv"]}/bin/nova-manage', '--config-file',
+         nova_config(), *words], capture_output=True, text=True)
+
+
 def restart(name: str) -> None:
     """Restart a service through ``tools/cloud`` and wait until it is up."""
     subprocess.run([_CLOUD, 'restart', name], check=True, timeout=_TIMEOUT,
@@ -166,8 +179,8 @@ def host_state() -> dict[str, list[str]]:
         found.setdefault(kind, []).extend(sorted(items))
 
     for node in cloud()['nodes']:
-        for name in ('containers', 'ids', 'trash', 'layers/tmp', 'spool',
-                     'connections'):
+        for name in ('containers', 'parked', 'ids', 'trash', 'layers/tmp',
+                     'spool', 'connections'):
             add(name, _entries(f'{node["state_path"]}/{name}'))
         for name in ('c', 'oci', 'exits'):
             add(f'run/{name}', _entries(f'{node["run_path"]}/{name}'))

@@ -66,3 +66,46 @@ class GuestTest(base.CloudTestCase):
         self.assertIn('told-it-all\ntold-it-all\n', hosts)
         for ip in port.fixed_ips:
             self.assertIn(f'{ip["ip_address"]} told-it-all\n', hosts)
+
+    def test_injected_files(self):
+        """As "nova boot --file" has them, of clients before 2.57."""
+        files = {'/etc/app/app.conf': 'size=3\n', '/etc/motd': 'welcome\n'}
+        server = self.injected(files)
+        self.active(server)
+        for path, content in files.items():
+            self.assertEqual(content, self.execute(server, 'cat',
+                                                   path).stdout)
+        told = self.execute(server, 'cat', f'{_DRIVE}/meta_data.json').stdout
+        self.assertEqual(set(files), {
+            file['path'] for file in json.loads(told)['files']})
+        # They are the server's own from then on.
+        self.execute(server, 'sh', '-c',
+                     'echo size=4 >/etc/app/app.conf; rm /etc/motd')
+        self.user.compute.reboot_server(server, 'HARD')
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertEqual('size=4\n', self.execute(
+            server, 'cat', '/etc/app/app.conf').stdout)
+        self.assertNotEqual(0, self.execute(
+            server, 'cat', '/etc/motd', check=False).returncode)
+        # What the drive says only once is still on it.
+        self.assertEqual(told, self.execute(
+            server, 'cat', f'{_DRIVE}/meta_data.json').stdout)
+        self.assertIn('admin_pass', told)
+        self.assertIn('/etc/passwd/x', self.fault(self.injected(
+            {'/etc/passwd/x': 'no directory'})))
+
+    def injected(self, files: dict[str, str]):
+        answer = self.user.compute.post('/servers', microversion='2.1', json={
+            'server': {
+                'name': 'test', 'imageRef': self.busybox(),
+                'flavorRef': self.user.compute.find_flavor('c1.tiny').id,
+                'networks': [{'uuid': self.network.id}], 'config_drive': True,
+                'metadata': {'container:stop_signal': 'SIGKILL'},
+                'personality': [
+                    {'path': path,
+                     'contents': base64.b64encode(content.encode()).decode()}
+                    for path, content in files.items()]}})
+        self.assertEqual(202, answer.status_code, answer.text)
+        server = self.user.compute.get_server(answer.json()['server']['id'])
+        self.addCleanup(self.delete, server)
+        return server

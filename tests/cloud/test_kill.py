@@ -10,10 +10,13 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import contextlib
 import itertools
 import os
 import signal
 import threading
+
+import psutil
 
 from tests.cloud import base
 
@@ -22,17 +25,12 @@ _BOOT_MOMENTS = (0.1, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0)
 _DELETE_MOMENTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
-class KillTest(base.CloudTestCase):
-    """nova-compute killed with SIGKILL, at ten moments each.
+class KillTestCase(base.CloudTestCase):
 
-    Its supervisor starts it again. What a user asked for then comes to an
-    end, and the nodes are as they were.
-    """
-
-    def kill_after(self, moment: float) -> None:
-        """Wherever the server is."""
+    def kill_after(self, moment: float, nodes=None) -> None:
+        """On all nodes, wherever the server is, unless some are named."""
         services = [f'nova-compute@{node["name"]}'
-                    for node in base.cloud()['nodes']]
+                    for node in nodes or base.cloud()['nodes']]
         pids = {name: base.service_pid(name) for name in services}
         timers = [threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
                   for pid in pids.values()]
@@ -42,6 +40,14 @@ class KillTest(base.CloudTestCase):
             timer.join()
         for name, pid in pids.items():
             base.await_new_pid(name, pid)
+
+
+class KillTest(KillTestCase):
+    """nova-compute killed with SIGKILL, at ten moments each.
+
+    Its supervisor starts it again. What a user asked for then comes to an
+    end, and the nodes are as they were.
+    """
 
     def test_during_boot(self):
         ends = []
@@ -75,3 +81,106 @@ class KillTest(base.CloudTestCase):
 
     def console_lines(self, server) -> list[str]:
         return self.console(server).split()
+
+
+class InterruptedTest(KillTestCase):
+    """What Nova itself would forget the end of.
+
+    The privileged helpers are held, so that an operation is begun and cannot
+    go on, when the services are killed.
+    """
+
+    def test_no_server_stays_in_its_task(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'SIGKILL'}))
+        self.execute(server, 'sh', '-c', 'echo kept >/srv/kept')
+        addresses = self.user.compute.get_server(server).addresses
+        here = self.host(server)
+        other = next((node['name'] for node in base.cloud()['nodes']
+                      if node['name'] != here), here)
+
+        self.assertEqual('ACTIVE', self.interrupted(
+            'suspend_server', server, 'compute_suspend_instance'))
+        self.user.compute.suspend_server(server)
+        self.assertEqual('SUSPENDED', self.settled(server))
+        self.assertEqual('SUSPENDED', self.interrupted(
+            'resume_server', server, 'compute_resume_instance'))
+        self.user.compute.resume_server(server)
+        self.assertEqual('ACTIVE', self.settled(server))
+
+        self.assertEqual('ACTIVE', self.interrupted(
+            'rescue_server', server, 'compute_rescue_instance'))
+        self.user.compute.rescue_server(server)
+        self.assertEqual('RESCUE', self.settled(server))
+        self.assertEqual('RESCUE', self.interrupted(
+            'unrescue_server', server, 'compute_unrescue_instance'))
+        self.user.compute.unrescue_server(server)
+        self.assertEqual('ACTIVE', self.settled(server))
+
+        # On its old host: it stays there.
+        self.assertEqual('ACTIVE', self.interrupted(
+            'migrate_server', server, 'compute_resize_instance', host=other))
+        self.assertEqual(here, self.host(server))
+        self.assertEqual({here}, self.allocated(server))
+        # On its new one: it goes on there.
+        self.assertEqual('VERIFY_RESIZE', self.interrupted(
+            'migrate_server', server, 'compute_finish_resize', hosts=[other],
+            task='resize_finish', host=other))
+        self.user.compute.confirm_server_resize(server)
+        self.status(server, 'ACTIVE')
+        self.assertEqual(other, self.host(server))
+        self.assertEqual({other}, self.allocated(server))
+        self.assertEqual([], base.transfers())
+
+        self.assertEqual('kept\n', self.execute(
+            server, 'cat', '/srv/kept').stdout)
+        self.assertEqual(addresses, self.user.compute.get_server(
+            server).addresses)
+
+    def interrupted(self, operation: str, server, event: str, hosts=None,
+                    task: str | None = None, **fields) -> str:
+        """The status in which a server is found again."""
+        nodes = [node for node in base.cloud()['nodes']
+                 if hosts is None or node['name'] in hosts]
+        held = [helper for node in nodes
+                for helper in base.privileged_helpers(node)]
+        for helper in held:
+            helper.suspend()
+        try:
+            compute = (self.admin if fields else self.user).compute
+            getattr(compute, operation)(server, **fields)
+            self.await_begin(server, event)
+            if task is not None:
+                self.await_task(server, task)
+            self.kill_after(0, nodes)
+        finally:
+            for helper in held:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    helper.kill()
+        return self.settled(server)
+
+    def await_begin(self, server, name: str) -> None:
+        for _ in base.utils.iterate_timeout(60, f'no {name}', wait=0.1):
+            newest = next(self.user.compute.server_actions(server))
+            found = self.user.compute.get_server_action(newest.request_id,
+                                                        server)
+            if any(event.event == name for event in found.events):
+                return
+
+    def await_task(self, server, name: str) -> None:
+        for _ in base.utils.iterate_timeout(60, f'no {name}', wait=0.1):
+            if self.user.compute.get_server(server).task_state == name:
+                return
+
+    def host(self, server) -> str:
+        return self.admin.compute.get_server(server.id).hypervisor_hostname
+
+    def allocated(self, server) -> set[str]:
+        """Hosts whose resources the server and its migrations have."""
+        consumers = [server.id, *(
+            migration.uuid for migration in self.admin.compute.migrations(
+                instance_uuid=server.id))]
+        return {self.admin.placement.get_resource_provider(provider).name
+                for consumer in consumers
+                for provider in self.admin.placement.get(
+                    f'/allocations/{consumer}').json()['allocations']}

@@ -17,6 +17,7 @@ from openstack import exceptions
 from nova_container.runtime import engine
 from tests import archives
 from tests.cloud import base
+from tests.cloud import test_snapshot
 
 # Says when it starts and when it is asked to tell what it does.
 _TALKS = ('/bin/sh -c "trap \'echo asked\' QUIT; echo started; '
@@ -34,7 +35,7 @@ def _image(*entries, **config):
         config={'Cmd': ['/bin/sleep', '1000000'], **config})
 
 
-class LifecycleTest(base.CloudTestCase):
+class LifecycleTestCase(base.CloudTestCase):
 
     def inside(self, server, script: str) -> str:
         """What a shell script says in a server, as its operator sees it."""
@@ -48,15 +49,8 @@ class LifecycleTest(base.CloudTestCase):
     def addresses(self, server):
         return self.user.compute.get_server(server).addresses
 
-    def failed_action(self, server, name: str) -> str:
-        """Result of the last event of an action."""
-        for _ in base.utils.iterate_timeout(60, f'no {name}', wait=0.5):
-            for action in self.user.compute.server_actions(server):
-                if action.action == name:
-                    found = self.user.compute.get_server_action(
-                        action.request_id, server)
-                    if found.events and found.events[0].finish_time:
-                        return found.events[0].result
+
+class LifecycleTest(LifecycleTestCase):
 
     def test_suspend_and_resume(self):
         server = self.active(self.boot(self.busybox(), metadata={
@@ -161,3 +155,60 @@ class LifecycleTest(base.CloudTestCase):
             self.user.compute.stop_server(server)
         self.user.compute.unlock_server(server)
         self.act(server, 'stop', 'SHUTOFF')
+
+    def test_shelve_and_unshelve(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'SIGKILL'}))
+        addresses = self.addresses(server)
+        self.inside(server, 'echo kept >/srv/kept; rm /etc/group')
+        host = self.admin.compute.get_server(server).hypervisor_hostname
+        layers = set(test_snapshot.layer_images(self.user))
+        self.act(server, 'shelve', 'SHELVED_OFFLOADED')
+        self.addCleanup(lambda: [
+            self.user.image.delete_image(image)
+            for image in set(test_snapshot.layer_images(self.user)) - layers])
+        # No host has anything of it.
+        self.assertEqual(self.before, base.host_state())
+        other = next((node['name'] for node in base.cloud()['nodes']
+                      if node['name'] != host), host)
+        self.admin.compute.unshelve_server(server, host=other)
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertEqual(other, self.admin.compute.get_server(
+            server).hypervisor_hostname)
+        self.assertEqual('kept', self.inside(
+            server, 'cat /srv/kept; ls /etc | grep -w group; true'))
+        self.assertEqual(addresses, self.addresses(server))
+        # Nova has removed the image that it was shelved to.
+        self.assertEqual([], [
+            image.name for image in self.user.image.images()
+            if image.name == f'{server.name}-shelved'])
+
+
+class SoftDeleteTest(LifecycleTestCase):
+    """In a cloud that keeps deleted servers for some time."""
+
+    def setUp(self):
+        super().setUp()
+        config = base.nova_config()
+        before = config.read_text()
+        self.addCleanup(base.restart, 'nova-api')
+        self.addCleanup(config.write_text, before)
+        config.write_text(before.replace(
+            '[DEFAULT]\n', '[DEFAULT]\nreclaim_instance_interval = 3600\n'))
+        base.restart('nova-api')
+
+    def test_delete_and_restore(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'SIGKILL'}))
+        addresses = self.addresses(server)
+        self.inside(server, 'echo kept >/srv/kept')
+        self.user.compute.delete_server(server)
+        self.status(server, 'SOFT_DELETED')
+        self.user.compute.restore_server(server)
+        self.status(server, 'ACTIVE')
+        self.assertEqual('kept', self.inside(server, 'cat /srv/kept'))
+        self.assertEqual(addresses, self.addresses(server))
+        self.user.compute.delete_server(server)
+        self.status(server, 'SOFT_DELETED')
+        self.user.compute.delete_server(server, force=True)
+        self.user.compute.wait_for_delete(server, interval=0.5)

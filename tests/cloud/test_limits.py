@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import time
 import uuid
 
 from openstack import exceptions
@@ -36,6 +37,19 @@ class FlavorTest(base.CloudTestCase):
                 'sleep 1000"'}))
         self.await_console(server, 'small')
         self.assertIn('No space left on device', self.console(server))
+
+    def test_disk_rates(self):
+        rate = 2 << 20
+        flavor = self.flavor(**{'quota:disk_read_bytes_sec': str(rate),
+                                'quota:disk_write_bytes_sec': str(rate)})
+        server = self.active(self.boot(self.busybox(), flavor.name))
+        for way in ('if=/dev/zero of=/srv/x oflag=direct',
+                    'if=/srv/x of=/dev/null iflag=direct'):
+            began = time.monotonic()
+            self.execute(server, 'dd', 'bs=1M', 'count=8', *way.split())
+            took = time.monotonic() - began
+            self.assertGreater(took, 2, way)
+            self.assertLess(took, 30, way)
 
     def test_typo_in_an_extra_spec_is_refused_by_the_api(self):
         flavor = self.flavor(**{'container:pids_limit': '20'})

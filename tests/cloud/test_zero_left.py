@@ -12,21 +12,13 @@
 
 """The last by its name: what all the others have left behind."""
 
-import pathlib
-import subprocess
-
 from tests.cloud import base
 
 
 class ZeroLeftTest(base.CloudTestCase):
 
     def test_placement_agrees_with_nova(self):
-        found = base.cloud()
-        config = pathlib.Path(found['nodes'][0]['config']).parents[1]
-        done = subprocess.run(
-            [f'{found["venv"]}/bin/nova-manage', '--config-file',
-             config / 'nova' / 'nova.conf', 'placement', 'audit',
-             '--verbose'], capture_output=True, text=True)
+        done = base.nova_manage('placement', 'audit', '--verbose')
         self.assertEqual(0, done.returncode, done.stdout + done.stderr)
 
     def test_nothing_waits_in_glance_or_in_a_spool(self):

@@ -32,9 +32,10 @@ import time
 from openstack import exceptions
 
 from tests.cloud import base
+from tests.cloud import test_snapshot
 
 _SEED = int(os.environ.get('FAULT_SEED', '1'))
-_OPERATIONS = int(os.environ.get('FAULT_OPERATIONS', '40'))
+_OPERATIONS = int(os.environ.get('FAULT_OPERATIONS', '20'))
 
 # Seconds from the answer of the API to the kill.
 _LATEST = 3.0
@@ -93,6 +94,13 @@ class FaultTestCase(base.CloudTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.random = random.Random(_SEED)
+        tiny, small = (cls.user.compute.find_flavor(name, ignore_missing=False)
+                       for name in ('c1.tiny', 'c1.small'))
+        cls.flavors = {tiny.name: small.id, small.name: tiny.id}
+        layers = set(test_snapshot.layer_images(cls.user))
+        cls.addClassCleanup(lambda: [
+            cls.user.image.delete_image(image) for image in
+            set(test_snapshot.layer_images(cls.user)) - layers])
         cls.addClassCleanup(_print_table)
 
     def operate(self, operation: str, server) -> None:
@@ -103,8 +111,15 @@ class FaultTestCase(base.CloudTestCase):
             self.user.compute.delete_server(server)
         elif operation == 'reboot':
             self.user.compute.reboot_server(server, 'HARD')
-        elif operation == 'rescue':
-            self.user.compute.rescue_server(server)
+        elif operation == 'rebuild':
+            self.user.compute.rebuild_server(server, image=self.busybox())
+        elif operation == 'resize':
+            now = self.user.compute.get_server(server).flavor.name
+            self.user.compute.resize_server(server, self.flavors[now])
+        elif operation == 'snapshot':
+            image = self.user.compute.create_server_image(server, 'test')
+            self.addCleanup(self.user.image.delete_image, image,
+                            ignore_missing=True)
         else:
             getattr(self.user.compute, f'{operation}_server')(server)
 
@@ -139,7 +154,8 @@ class FaultTestCase(base.CloudTestCase):
         self.again(self.user.compute.delete_server, server)
         self.user.compute.wait_for_delete(server, interval=1, wait=300)
         found = {}
-        for _ in range(30):
+        # A host looks once a minute for what has moved away for good.
+        for _ in range(90):
             found = base.host_state()
             if found == self.before:
                 break
@@ -148,6 +164,8 @@ class FaultTestCase(base.CloudTestCase):
                  if found[kind] != self.before.get(kind)}
         if base.transfers():
             leaks.add('transfers')
+        if base.nova_manage('placement', 'audit').returncode:
+            leaks.add('allocations')
         row.leaks = tuple(sorted({*row.leaks, *leaks}))
         self.assertEqual(set(), leaks, found)
 
@@ -206,12 +224,13 @@ class RandomTest(FaultTestCase):
             status = self.rest(server)
             operation = self.random.choice({
                 'ACTIVE': ('reboot', 'stop', 'pause', 'suspend', 'rescue',
-                           'migrate', 'delete'),
+                           'migrate', 'resize', 'rebuild', 'snapshot',
+                           'delete'),
                 'SHUTOFF': ('start', 'migrate'), 'PAUSED': ('unpause',),
                 'SUSPENDED': ('resume',), 'RESCUE': ('unrescue',),
                 'VERIFY_RESIZE': ('confirm_server_resize',
                                   'revert_server_resize'),
-                'ERROR': ('reboot',)}[status])
+                'ERROR': ('reboot', 'rebuild')}[status])
             row.operations += 1
             row.errors += status == 'ERROR'
             with self.subTest(number=number, operation=operation):

@@ -22,6 +22,8 @@ from tests import archives
 
 _CACHE = pathlib.Path('/var/cache/nova-container-tests')
 _SYSTEM = ('systemd', 'systemd-sysv', 'dbus')
+_CLOUD_INIT = (*_SYSTEM, 'cloud-init', 'iproute2', 'openssh-server',
+               'passwd')
 _ENGINE = ('conmon', 'crun', 'podman', 'runc')
 
 
@@ -60,6 +62,11 @@ def _layer(name: str, packages: tuple[str, ...]) -> bytes:
 def layer() -> bytes:
     """A system with systemd as an uncompressed tar."""
     return _layer('systemd', _SYSTEM)
+
+
+def cloud_layer() -> bytes:
+    """The same with cloud-init."""
+    return _layer('cloud-init', _CLOUD_INIT)
 
 
 def archive() -> bytes:

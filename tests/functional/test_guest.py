@@ -11,6 +11,7 @@
 #    under the License.
 
 import base64
+import os
 
 from nova_container import exception
 from nova_container.runtime import engine
@@ -41,6 +42,39 @@ class GuestFilesTest(base.RuntimeTestCase):
                 if ': ' not in line]
         self.assertEqual(['told', 'told', '400 0', 'ssh-ed25519 AAAA me',
                           '600 0'], said)
+
+    def test_injected_files(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'cd /srv; test -e fifo || { '
+            'ln -s /../../../../../../tmp out; mkfifo fifo; '
+            'ln -s /etc/passwd link; exit; }; '
+            'cat out/x link fifo deep/er/y; stat -c "%a %u" out/x deep; '
+            'ls -a /srv | grep injected; head -n1 /etc/passwd | cut -c1-4; '
+            'rm out/x')
+        self.finish(container_id)
+        engine.halt(container_id)
+        name = f'x-{container_id}'
+        content = base64.b64encode(b'told\n').decode()
+        self.redefine(container_id, injected=(
+            file.File(('srv/out/x', 'srv/link', 'srv/fifo', 'srv/deep/er/y',
+                       f'srv/out/{name}'), content),))
+        for expected in (['told'] * 4 + ['644 0', '755 0', 'root'],
+                         ['told'] * 3 + ['755 0', 'root']):
+            engine.create(container_id)
+            engine.start(container_id)
+            self.finish(container_id)
+            said = [line for line in self.text(container_id).splitlines()
+                    if ': ' not in line]
+            self.assertEqual(expected, said[-len(expected):])
+            engine.halt(container_id)
+        self.assertFalse(os.path.exists(f'/tmp/{name}'))
+
+    def test_injected_file_below_a_file(self):
+        container_id = self.define('/bin/true')
+        self.redefine(container_id, injected=(
+            file.File(('etc/passwd/x',), ''),))
+        with self.assertRaisesRegex(exception.InvalidSpec, 'etc/passwd/x'):
+            engine.create(container_id)
 
     def test_names_that_lead_elsewhere(self):
         for path in ('../x', '/etc/x', 'a//b', 'a/../b', '', 'a b'):

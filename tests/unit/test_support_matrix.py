@@ -53,6 +53,17 @@ class SupportMatrixTest(unittest.TestCase):
     def test_every_row_of_nova(self):
         self.assertEqual(59, len(self.rows))
 
+    def test_the_page_counts_right(self):
+        counted = [int(number) for number in re.findall(
+            r'^\w[^\n]* (\d+)$', _MATRIX.with_suffix('.rst').read_text(),
+            re.MULTILINE)]
+        self.assertEqual(sorted((
+            sum(row[f'driver.{driver}'] == 'complete'
+                for row in self.rows.values())
+            for driver in (_OURS, 'libvirt-kvm-x86', 'libvirt-lxc',
+                           'libvirt-vz-ct', 'vmware')), reverse=True),
+            counted)
+
     def test_tests_exist(self):
         for name, row in self.rows.items():
             for test in _TEST.findall(row.get(f'driver-notes.{_OURS}', '')):

@@ -67,8 +67,8 @@ SUITES: ty.Final = (
     Suite('cloud', 'servers through the APIs of a real cloud',
           profile='cloud', host=True, uses_cloud=True,
           # These are run by name: -- tests.cloud.test_volumes
-          arguments=('--exclude-regex', r'cloud\.test_(volumes|dashboard|'
-                     r'templates)')),
+          arguments=('--exclude-regex', r'cloud\.test_(cloud_init|dashboard|'
+                     r'templates|volumes)')),
 )
 
 
