@@ -265,63 +265,52 @@ def attach(instance, connection_info: dict, device: str,
         undo.pop_all()
 
 
-def _attached(instance, connection_info: dict, device: str
-              ) -> volume_spec.Attachment | None:
-    """How a container has a volume; None if it has none such.
-
-    After a migration within Cinder a volume bears the id of the one it was
-    copied from, so the name of the device counts, too.
-    """
-    name = volume_id(connection_info)
-    try:
-        found = volume.of(instance.uuid)
-    except exception.ContainerNotFound:
-        return None
-    short = nova_block_device.strip_dev(device)
-    for each in sorted(found, key=lambda each: each.volume != name):
-        if each.volume == name or each.device == short:
-            return each
-    return None
-
-
-def detach(instance, connection_info: dict, device: str) -> None:
+def detach(instance, connection_info: dict) -> None:
     """Take a volume from a container and disconnect it."""
-    found = _attached(instance, connection_info, device)
-    name = volume_id(connection_info)
-    if found is not None:
-        name = found.volume
-        volume.detach(instance.uuid, name)
-    disconnect(instance.uuid, name)
+    forget(instance, volume_id(connection_info))
 
 
 def forget(instance, name: str) -> None:
-    """Take a volume from a container, of which Nova knows the id alone."""
+    """Take a volume from a container and disconnect it, by its id."""
     with contextlib.suppress(exception.ContainerNotFound):
         volume.detach(instance.uuid, name)
     disconnect(instance.uuid, name)
 
 
-def swap(instance, old: dict, new: dict, device: str) -> None:
+def swap(instance, old: dict, new: dict, keeps_id: bool) -> None:
     """Put another volume in the place of one, with the same content.
 
     The container is without it while it is copied.
 
+    :param keeps_id: Cinder is about to give the new one the id of the old
+        one, as it does when it moves a volume to another back end
     :raises StateConflict: a process in the container uses it
     """
-    before = _attached(instance, old, device)
-    if before is None:
-        raise exception.StateConflict(
-            f'volume {volume_id(old)} is not attached')
-    after = dataclasses.replace(before, volume=volume_id(new))
+    before, target = _attached(instance, old), volume_id(new)
     with contextlib.ExitStack() as undo:
         connect(instance.uuid, new)
-        undo.callback(disconnect, instance.uuid, after.volume)
+        undo.callback(disconnect, instance.uuid, target)
         volume.detach(instance.uuid, before.volume)
         undo.callback(volume.attach, instance.uuid, before)
-        volume.copy(before.volume, after.volume)
-        volume.attach(instance.uuid, after)
+        volume.copy(before.volume, target)
+        disconnect(instance.uuid, before.volume)
+        undo.callback(connect, instance.uuid, old)
+        if keeps_id:
+            disconnect(instance.uuid, target)
+            target = before.volume
+            connect(instance.uuid, {**new, 'serial': target})
+            undo.callback(disconnect, instance.uuid, target)
+        volume.attach(instance.uuid,
+                      dataclasses.replace(before, volume=target))
         undo.pop_all()
-    disconnect(instance.uuid, before.volume)
+
+
+def _attached(instance, connection_info: dict) -> volume_spec.Attachment:
+    name = volume_id(connection_info)
+    for each in volume.of(instance.uuid):
+        if each.volume == name:
+            return each
+    raise exception.StateConflict(f'volume {name} is not attached')
 
 
 def extend(connection_info: dict, wanted: int) -> None:

@@ -11,7 +11,11 @@
 #    under the License.
 
 import contextlib
+import os
+import signal
+import threading
 
+from openstack import exceptions
 from openstack import resource
 from openstack import utils
 
@@ -149,6 +153,16 @@ class DeviceTest(VolumeTestCase):
     def wait_settled(self, server) -> None:
         self.assertEqual('ACTIVE', self.settled(server))
 
+    def test_no_device_but_its_own(self):
+        server = self.active(self.boot(self.busybox()))
+        device = self.attach(server, self.volume('rbd'))
+        number = self.shell(server, f'stat -c "%t %T" {device}')
+        major, minor = (int(text, 16) for text in number.split())
+        for name, node in (('root', '7 0'), ('same', f'{major} {minor}')):
+            made = self.execute(server, '/bin/sh', '-c',
+                                f'mknod /tmp/{name} b {node}', check=False)
+            self.assertNotEqual(0, made.returncode)
+
     def test_open_device_is_not_detached(self):
         server = self.active(self.boot(self.busybox(), metadata={
             'container:command': '/bin/sh -c "until [ -e /dev/vdb ]; do '
@@ -209,6 +223,23 @@ class DeviceTest(VolumeTestCase):
                                        wait=0.5):
             if self.cinder.get_volume(volume).size == size:
                 return
+
+    def test_another_type_while_attached(self):
+        """Cinder moves the volume, and has the driver copy it."""
+        server = self.active(self.boot(self.busybox()))
+        volume = self.volume('rbd')
+        device = self.attach(server, volume)
+        known = self.shell(
+            server, f'dd if=/dev/urandom of={device} bs=1M count=4 '
+            f'seek=100 conv=fsync 2>/dev/null; {self.sum_of(device)}')
+        self.admin.block_storage.retype_volume(volume, 'nfs', 'on-demand')
+        for _ in utils.iterate_timeout(_TIMEOUT, 'it is not moved',
+                                       wait=0.5):
+            found = self.cinder.get_volume(volume)
+            if (found.volume_type, found.status) == ('nfs', 'in-use'):
+                break
+        self.assertEqual(known, self.shell(server, self.sum_of(device)))
+        self.detach(server, volume)
 
     def test_snapshot_of_an_attached_volume(self):
         server = self.active(self.boot(self.busybox()))
@@ -274,6 +305,38 @@ class MountTest(VolumeTestCase):
             for volume in volumes:
                 self.becomes(volume, 'available')
 
+    def test_while_it_runs(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/data',
+            'container:mount:vdc': '/srv/more:ro'}))
+        first, second = self.volume('nfs'), self.volume('rbd')
+        self.attach(server, first)
+        self.shell(server, 'echo kept > /data/file; chown 33:34 /data/file')
+        self.assertEqual('file', self.shell(server, 'ls /data'))
+        self.user.compute.reboot_server(server, 'SOFT')
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertEqual('kept', self.shell(server, 'cat /data/file'))
+        # Blank and read-only makes no sense.
+        self.user.compute.create_volume_attachment(server,
+                                                   volume_id=second.id)
+        self.assertIn('read-only', self.failed_event(server,
+                                                     'attach_volume'))
+        self.becomes(second, 'available')
+        # In use it stays.
+        with self.using(server, '/data/file'):
+            self.user.compute.delete_volume_attachment(server, first)
+            self.failed_event(server, 'detach_volume')
+            self.becomes(first, 'in-use')
+        self.detach(server, first)
+        self.assertEqual('', self.shell(server, 'ls /data'))
+        # The owner inside is the same on another server.
+        other = self.active(self.boot(self.busybox(), metadata={
+            f'container:mount:{first.id}': '/elsewhere'}))
+        self.attach(other, first)
+        self.assertEqual('kept 33 34', self.shell(
+            other, 'echo $(cat /elsewhere/file) '
+            '$(stat -c "%u %g" /elsewhere/file)'))
+
     @contextlib.contextmanager
     def using(self, server, path: str):
         pid = self.shell(server, f'sleep 1000000 < {path} > /dev/null 2>&1 '
@@ -298,3 +361,66 @@ class MountTest(VolumeTestCase):
         blocks = int(self.shell(
             server, 'df -k /data | tail -1').split()[1])
         self.assertGreater(blocks, 1900 * 1024)
+
+    def test_refusals(self):
+        volume = self.volume('rbd')
+        scribbled = self.active(self.boot(self.busybox()))
+        self.attach(scribbled, volume)
+        self.shell(scribbled, 'echo "not a file system" | dd of=/dev/vdb '
+                              'conv=fsync 2>/dev/null')
+        self.detach(scribbled, volume)
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/data'}))
+        self.user.compute.create_volume_attachment(server,
+                                                   volume_id=volume.id)
+        self.assertIn('neither ext4 nor xfs', self.failed_event(
+            server, 'attach_volume'))
+        self.becomes(volume, 'available')
+        for value in ('data', '/proc/x', '/a/../b', '/data:rx'):
+            fault = self.fault(self.boot(self.busybox(), metadata={
+                'container:mount:vdb': value}))
+            self.assertIn('container:mount:vdb', fault)
+
+
+class KillTest(VolumeTestCase):
+    """nova-compute killed while it attaches or detaches."""
+
+    def kill_after(self, moment: float) -> None:
+        name = f'nova-compute@{base.cloud()["nodes"][0]["name"]}'
+        pid = base.service_pid(name)
+        timer = threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
+        timer.start()
+        timer.join()
+        base.await_new_pid(name, pid)
+
+    def settled_volume(self, volume) -> str:
+        """Its status, once Nova and Cinder are done with it."""
+        for _ in utils.iterate_timeout(_TIMEOUT, 'it does not settle',
+                                       wait=0.5):
+            status = self.cinder.get_volume(volume).status
+            if status in ('available', 'in-use', 'error'):
+                return status
+
+    def test_attach_and_detach(self):
+        server = self.active(self.boot(self.busybox()))
+        for kind in BACKENDS:
+            volume = self.volume(kind)
+            for moment in (0.3, 1.2):
+                self.user.compute.create_volume_attachment(
+                    server, volume_id=volume.id)
+                self.kill_after(moment)
+                status = self.settled_volume(volume)
+                self.assertIn(status, ('available', 'in-use'), moment)
+                if status == 'available':
+                    self.attach(server, volume)
+                self.shell(server, 'dd if=/dev/zero of=/dev/vdb bs=4k '
+                                   'count=1 conv=fsync 2>/dev/null')
+                self.user.compute.delete_volume_attachment(server, volume)
+                self.kill_after(moment)
+                status = self.settled_volume(volume)
+                self.assertIn(status, ('available', 'in-use'), moment)
+                if status == 'in-use':
+                    with contextlib.suppress(exceptions.NotFoundException):
+                        self.detach(server, volume)
+                self.assertEqual('gone', self.shell(
+                    server, 'test -e /dev/vdb || echo gone'))
