@@ -33,6 +33,7 @@ from os_brick.initiator import connector
 from oslo_concurrency import lockutils
 from oslo_log import log
 
+from nova_container.compute import boot_volume
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.privileged import definition
@@ -121,9 +122,11 @@ class _Record:
             with open(self._path) as file:
                 content = json.load(file)
         except FileNotFoundError:
-            content = {'connection': None, 'servers': []}
-        self.connection: dict | None = content['connection']
-        self.servers: set[str] = set(content['servers'])
+            content = {}
+        self.connection: dict | None = content.get('connection')
+        self.servers: set[str] = set(content.get('servers', ()))
+        # Bytes, where a server boots from it.
+        self.archive: int | None = content.get('archive')
 
     def save(self) -> None:
         if not self.servers:
@@ -133,7 +136,8 @@ class _Record:
         # It may hold a secret of the storage.
         definition.write(self._path, json.dumps(
             {'connection': self.connection,
-             'servers': sorted(self.servers)}), 0o600, os.getuid(),
+             'servers': sorted(self.servers),
+             'archive': self.archive}), 0o600, os.getuid(),
             os.getgid())
 
 
@@ -215,17 +219,32 @@ def mappings(block_device_info: dict | None) -> list[dict]:
     return (block_device_info or {}).get('block_device_mapping') or []
 
 
+@dataclasses.dataclass(frozen=True)
+class Connected:
+    """The volumes of a server, as its container is to have them.
+
+    :param boot: it boots from this one
+    """
+
+    attachments: tuple[volume_spec.Attachment, ...] = ()
+    boot: boot_volume.Archive | None = None
+
+
 def connect_all(context, instance, block_device_info: dict | None
-                ) -> tuple[volume_spec.Attachment, ...]:
+                ) -> Connected:
     """Connect every volume of a server, for its container to have.
 
-    :returns: for ContainerSpec.volumes
     :raises InvalidSpec: a container cannot have one of them
     """
     wanted = []
+    boot = None
     with contextlib.ExitStack() as undo:
         for mapping in mappings(block_device_info):
             connection_info = mapping['connection_info']
+            if mapping.get('boot_index') == 0:
+                boot = _connect_boot(context, instance, connection_info)
+                undo.callback(disconnect, instance.uuid, boot.volume)
+                continue
             stored = getattr(mapping, '_bdm_obj', None)
             wanted.append(attachment(
                 instance, connection_info, mapping['mount_device'],
@@ -235,7 +254,26 @@ def connect_all(context, instance, block_device_info: dict | None
                           volume_id(connection_info))
         volume_spec.check_distinct(tuple(wanted))
         undo.pop_all()
-    return tuple(wanted)
+    return Connected(tuple(wanted), boot)
+
+
+def _connect_boot(context, instance, connection_info: dict
+                  ) -> boot_volume.Archive:
+    name = volume_id(connection_info)
+    if connection_info.get('multiattach'):
+        raise exception.InvalidSpec(
+            f'volume {name} may be attached to several servers, whose kernels '
+            'would destroy its file system: no server boots from it')
+    # Where the file system begins, that stays for as long as it is used.
+    size = _Record(name).archive
+    archive = (boot_volume.find(context, name) if size is None
+               else boot_volume.Archive(name, size))
+    connect(instance.uuid, connection_info)
+    with _lock(name):
+        record = _Record(name)
+        record.archive = archive.size
+        record.save()
+    return archive
 
 
 def disconnect_all(context, instance, block_device_info: dict | None = None

@@ -43,6 +43,7 @@ from oslo_log import log
 
 from nova_container import exception
 from nova_container.oci import runtime_config
+from nova_container.privileged import confined
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import file_system
@@ -160,13 +161,14 @@ def require_unused(device: str, why: str) -> None:
     while True:
         try:
             os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-            return
+            if not loop.over(os.stat(device).st_rdev):
+                return
         except OSError as e:
             if e.errno != errno.EBUSY:
                 raise
-            if time.monotonic() > deadline:
-                raise exception.StateConflict(
-                    f'{why}: {device} is still in use on this host')
+        if time.monotonic() > deadline:
+            raise exception.StateConflict(
+                f'{why}: {device} is still in use on this host')
         time.sleep(_BUSY_PAUSE)
 
 
@@ -297,6 +299,30 @@ def take_size(volume_id: str) -> int:
 
 
 @context.entrypoint
+def read(volume_id: str, length: int, spool: str) -> None:
+    """Append the first bytes of a connected volume to a spool file.
+
+    :raises NoSpace: the file system of the spool directory is full
+    """
+    device = require(volume_id).path
+    if type(length) is not int or not 0 < length <= size(device):
+        raise exception.InvalidSpec(
+            f'volume {volume_id} does not have {length!r} bytes')
+    with confined.spool_file(spool, os.O_WRONLY | os.O_APPEND) as output, \
+            open(device, 'rb', buffering=0) as source, \
+            open(output, 'wb', buffering=0, closefd=False) as target:
+        while length and (block := source.read(min(length, _COPY))):
+            try:
+                _write(target, block)
+            except OSError as e:
+                if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise exception.NoSpace(
+                    f'{place.state("spool")} is full; make room on this host')
+            length -= len(block)
+
+
+@context.entrypoint
 def copy(source_id: str, target_id: str) -> None:
     """Copy the content of a volume to another, which is not smaller.
 
@@ -351,8 +377,7 @@ def users(volume_id: str) -> list[str]:
     found = []
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            spec = definition.load_own(container_id)
-            if any(each.volume == volume_id for each in spec.volumes):
+            if volume_id in definition.load_own(container_id).volume_ids():
                 found.append(container_id)
     return found
 
@@ -370,8 +395,8 @@ def attached() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            for each in definition.load_own(container_id).volumes:
-                found.setdefault(each.volume, []).append(container_id)
+            for name in definition.load_own(container_id).volume_ids():
+                found.setdefault(name, []).append(container_id)
     return found
 
 

@@ -272,11 +272,16 @@ class CloudTestCase(unittest.TestCase):
         """A busybox that sleeps."""
         return cls.upload(busybox_archive())
 
-    def boot(self, image: str, flavor: str = 'c1.tiny', name: str = 'test',
-             networks=None, **fields):
-        """A server, asked for; removed after the test."""
+    def boot(self, image: str | None, flavor: str = 'c1.tiny',
+             name: str = 'test', networks=None, **fields):
+        """A server, asked for; removed after the test.
+
+        :param image: None for one that boots from a volume
+        """
+        if image is not None:
+            fields['image_id'] = image
         server = self.user.compute.create_server(
-            name=name, image_id=image,
+            name=name,
             flavor_id=self.user.compute.find_flavor(
                 flavor, ignore_missing=False).id,
             networks=networks or [{'uuid': self.network.id}], **fields)
