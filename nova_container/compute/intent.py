@@ -61,7 +61,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         limits=flavor.resources(instance.flavor, pids_limit,
                                 numa.place(instance)),
         disk=flavor.disks(instance.flavor,
-                          volumes.boot and volumes.boot.disk),
+                          volumes.boot.disk if volumes.boot else None),
         dns=port.name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
                         for ip in vif.fixed_ips()),

@@ -69,6 +69,15 @@ class VolumeMixin:
             volumes.swap(instance, old_connection_info, new_connection_info,
                          keeps_id=old.get('migration_status') == 'migrating')
 
+    def rebuild(self, context, instance, *args, network_info=None,
+                reimage_boot_volume=False, **kwargs):
+        if reimage_boot_volume:
+            with fault.translated(instance), self._decided(instance):
+                self._halt(instance, network_info or [])
+                volumes.clear_boot(instance)
+        # Nova's own way does it, with destroy and spawn.
+        raise NotImplementedError
+
     def volume_snapshot_create(self, context, instance, volume_id,
                                create_info):
         # Cinder waits for the status, for ever if need be.

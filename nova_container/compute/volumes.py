@@ -276,6 +276,17 @@ def _connect_boot(context, instance, connection_info: dict
     return archive
 
 
+def clear_boot(instance) -> None:
+    """Forget all that is on the volume that a halted server boots from.
+
+    What its writable layer was would else be found behind another image.
+    """
+    for name in _names():
+        record = _Record(name)
+        if instance.uuid in record.servers and record.archive is not None:
+            volume.clear(name)
+
+
 def disconnect_all(context, instance, block_device_info: dict | None = None
                    ) -> None:
     """Disconnect every volume that a server has on this host.

@@ -63,6 +63,7 @@ _DEVICE_PATH = re.compile(r'^/dev(/[A-Za-z0-9][A-Za-z0-9._:+-]*)+$')
 _SHARE_PATH = re.compile(r'^[0-9a-f]{32}/[A-Za-z0-9][A-Za-z0-9._-]*$')
 
 _BLKGETSIZE64 = 0x80081272
+_BLKZEROOUT = 0x127F
 _SECTOR = 512
 _COPY = 4 << 20
 
@@ -251,11 +252,7 @@ def disconnect(volume_id: str) -> None:
         found = find(volume_id)
         if found is None:
             return
-        for owner in users(volume_id):
-            if os.path.exists(place.container_run(owner)):
-                raise exception.StateConflict(
-                    f'volume {volume_id} is attached to container {owner}, '
-                    'which runs')
+        _require_halted(volume_id)
         try:
             device = found.path
         except exception.StateConflict:
@@ -271,6 +268,14 @@ def disconnect(volume_id: str) -> None:
             finally:
                 os.close(fd)
         os.unlink(_record(volume_id))
+
+
+def _require_halted(volume_id: str) -> None:
+    for owner in users(volume_id):
+        if os.path.exists(place.container_run(owner)):
+            raise exception.StateConflict(
+                f'volume {volume_id} is attached to container {owner}, which '
+                'runs')
 
 
 def _flush(volume_id: str, device: int) -> None:
@@ -345,6 +350,23 @@ def copy(source_id: str, target_id: str) -> None:
                 target.seek(-len(block), os.SEEK_CUR)
                 _write(target, block)
         os.fsync(target.fileno())
+
+
+@context.entrypoint
+def clear(volume_id: str) -> None:
+    """Have a connected volume blank: zeros, which thin storage does not keep.
+
+    :raises StateConflict: a container that runs has it, or it is in use
+    """
+    with _locked(volume_id):
+        _require_halted(volume_id)
+        device = require(volume_id).path
+        require_unused(device, f'clearing volume {volume_id}')
+        fd = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _BLKZEROOUT, struct.pack('QQ', 0, size(device)))
+        finally:
+            os.close(fd)
 
 
 def _write(file: typing.BinaryIO, block: bytes) -> None:

@@ -67,6 +67,11 @@ def copy(source_id: str, target_id: str) -> None:
     volume.copy(source_id, target_id)
 
 
+def clear(volume_id: str) -> None:
+    """Have a connected volume, that no container uses, blank."""
+    volume.clear(volume_id)
+
+
 def take_size(volume_id: str) -> int:
     """Have its device as large as it has become; its bytes."""
     return volume.take_size(volume_id)

@@ -11,18 +11,18 @@
 #    under the License.
 
 import contextlib
-import os
-import signal
-import threading
+import json
 
 from openstack import exceptions
 from openstack import resource
 from openstack import utils
 
+from nova_container.runtime import engine
+from nova_container.runtime import state
 from tests import archives
 from tests.cloud import base
 
-_TIMEOUT = 120
+TIMEOUT = 120
 BACKENDS = ('rbd', 'nfs')
 
 
@@ -53,13 +53,22 @@ class VolumeTestCase(base.CloudTestCase):
             self.becomes(volume, 'available', ())
             self.cinder.delete_volume(volume)
         for volume in self.volumes:
-            resource.wait_for_delete(self.cinder, volume, interval=0.5,
-                                     wait=_TIMEOUT)
+            self.gone(volume)
+
+    def gone(self, volume) -> None:
+        """Wait until there is no such volume any more."""
+        resource.wait_for_delete(self.cinder, volume, interval=0.5,
+                                 wait=TIMEOUT)
+
+    def delete_snapshot(self, snapshot) -> None:
+        self.cinder.delete_snapshot(snapshot, ignore_missing=True)
+        resource.wait_for_delete(self.cinder, snapshot, interval=0.5,
+                                 wait=TIMEOUT)
 
     def becomes(self, volume, status: str, failures=('error',)):
         return resource.wait_for_status(
             self.cinder, volume, status, list(failures), interval=0.3,
-            wait=_TIMEOUT)
+            wait=TIMEOUT)
 
     def attach(self, server, volume, **fields) -> str:
         """Attach a volume and wait; the device's path."""
@@ -79,7 +88,7 @@ class VolumeTestCase(base.CloudTestCase):
 
     def failed_event(self, server, action: str) -> str:
         """What Nova says of an action of the server's that failed."""
-        for _ in utils.iterate_timeout(_TIMEOUT, f'no {action} failed',
+        for _ in utils.iterate_timeout(TIMEOUT, f'no {action} failed',
                                        wait=0.5):
             for entry in self.admin.compute.server_actions(server):
                 if entry.action != action:
@@ -89,6 +98,69 @@ class VolumeTestCase(base.CloudTestCase):
                 for event in full.events or ():
                     if event['result'] == 'Error':
                         return event['details'] or event['traceback']
+
+    def tags(self, server) -> dict[str, list[str]]:
+        """What the metadata service says of the server's volumes."""
+        found = json.loads(self.shell(
+            server, 'wget -qO- '
+            'http://169.254.169.254/openstack/latest/meta_data.json'))
+        return {each['path']: each['tags']
+                for each in found.get('devices', ())
+                if each['type'] == 'disk'}
+
+    def host(self, server) -> str:
+        return self.admin.compute.get_server(server).hypervisor_hostname
+
+    def migrate(self, server) -> None:
+        """To the other host, not confirmed yet."""
+        host = self.host(server)
+        self.admin.compute.migrate_server(server, host=next(
+            node['name'] for node in base.cloud()['nodes']
+            if node['name'] != host))
+        self.status(server, 'VERIFY_RESIZE')
+        self.assertEqual('VERIFY_RESIZE', self.settled(server))
+        self.assertNotEqual(host, self.host(server))
+
+    def confirm(self, server) -> None:
+        """Nova names no task while it confirms."""
+        self.user.compute.confirm_server_resize(server)
+        self.status(server, 'ACTIVE')
+
+    @contextlib.contextmanager
+    def lost(self, host: str):
+        """Nova is told that a host is down; it comes back afterwards."""
+        (service,) = self.admin.compute.services(binary='nova-compute',
+                                                 host=host)
+        self.admin.compute.update_service_forced_down(service, forced=True)
+        try:
+            yield
+        finally:
+            name = f'nova-compute@{host}'
+            pid = base.service_pid(name)
+            base.kill_group(pid)
+            # Nova refuses until the host has seen to what was evacuated.
+            for _ in utils.iterate_timeout(TIMEOUT, 'it stays down',
+                                           wait=1):
+                with contextlib.suppress(exceptions.BadRequestException):
+                    self.admin.compute.update_service_forced_down(
+                        service, forced=False)
+                    break
+            base.await_new_pid(name, pid)
+
+    def evacuate(self, server) -> None:
+        """Its host is lost, with what was running there."""
+        host = self.host(server)
+        base.visit(host)
+        engine.halt(server.id)
+        with self.lost(host):
+            self.admin.compute.evacuate_server(server)
+            self.status(server, 'REBUILD')
+            self.status(server, 'ACTIVE')
+            self.assertNotEqual(host, self.host(server))
+        for _ in utils.iterate_timeout(TIMEOUT, 'it is still there',
+                                       wait=0.5):
+            if server.id not in state.ids():
+                return
 
 
 class DeviceTest(VolumeTestCase):
@@ -129,7 +201,7 @@ class DeviceTest(VolumeTestCase):
         same('stop and start')
         self.shell(server, 'dd if=/dev/zero of=/dev/vdd bs=4k count=1 '
                            'conv=fsync 2>/dev/null')
-        base.restart(f'nova-compute@{base.cloud()["nodes"][0]["name"]}')
+        base.restart(f'nova-compute@{self.host(server)}')
         same('restart of nova-compute')
         for volume, device in zip(volumes, devices):
             self.detach(server, volume)
@@ -183,12 +255,17 @@ class DeviceTest(VolumeTestCase):
 
     def test_multiattach(self):
         volume = self.volume('multiattach')
-        servers = [self.active(self.boot(self.busybox())) for _ in '12']
-        first, second = servers
+        # On one host: the nodes of this cloud have one /dev.
+        group = self.user.compute.create_server_group(
+            name='test', policy='affinity')
+        self.addCleanup(self.user.compute.delete_server_group, group)
+        servers = [self.boot(self.busybox(), scheduler_hints={
+            'group': group.id}) for _ in '12']
+        first, second = map(self.active, servers)
         self.attach(first, volume)
         self.user.compute.create_volume_attachment(second,
                                                    volume_id=volume.id)
-        for _ in utils.iterate_timeout(_TIMEOUT, 'not attached twice',
+        for _ in utils.iterate_timeout(TIMEOUT, 'not attached twice',
                                        wait=0.5):
             if len(self.cinder.get_volume(volume).attachments) == 2:
                 break
@@ -198,7 +275,7 @@ class DeviceTest(VolumeTestCase):
         hello = 'dd if=/dev/vdb bs=5 count=1 2>/dev/null'
         self.assertEqual('hello', self.shell(second, hello))
         self.user.compute.delete_volume_attachment(first, volume)
-        for _ in utils.iterate_timeout(_TIMEOUT, 'still attached twice',
+        for _ in utils.iterate_timeout(TIMEOUT, 'still attached twice',
                                        wait=0.5):
             if len(self.cinder.get_volume(volume).attachments) == 1:
                 break
@@ -208,7 +285,8 @@ class DeviceTest(VolumeTestCase):
     def test_extend(self):
         server = self.active(self.boot(self.busybox()))
         volume = self.volume('rbd')
-        device = self.attach(server, volume)
+        device = self.attach(server, volume, tag='db')
+        self.assertEqual({device: ['db']}, self.tags(server))
         self.extend(volume, 2)
         for _ in utils.iterate_timeout(30, 'the device does not grow',
                                        wait=0.5):
@@ -219,7 +297,7 @@ class DeviceTest(VolumeTestCase):
     def extend(self, volume, size: int) -> None:
         self.cinder.extend_volume(volume, size)
         self.becomes(volume, 'in-use')
-        for _ in utils.iterate_timeout(_TIMEOUT, 'it does not grow',
+        for _ in utils.iterate_timeout(TIMEOUT, 'it does not grow',
                                        wait=0.5):
             if self.cinder.get_volume(volume).size == size:
                 return
@@ -233,7 +311,7 @@ class DeviceTest(VolumeTestCase):
             server, f'dd if=/dev/urandom of={device} bs=1M count=4 '
             f'seek=100 conv=fsync 2>/dev/null; {self.sum_of(device)}')
         self.admin.block_storage.retype_volume(volume, 'nfs', 'on-demand')
-        for _ in utils.iterate_timeout(_TIMEOUT, 'it is not moved',
+        for _ in utils.iterate_timeout(TIMEOUT, 'it is not moved',
                                        wait=0.5):
             found = self.cinder.get_volume(volume)
             if (found.volume_type, found.status) == ('nfs', 'in-use'):
@@ -259,11 +337,6 @@ class DeviceTest(VolumeTestCase):
                            'conv=fsync 2>/dev/null')
         for volume in (on_ceph, on_share):
             self.detach(server, volume)
-
-    def delete_snapshot(self, snapshot) -> None:
-        self.cinder.delete_snapshot(snapshot, ignore_missing=True)
-        resource.wait_for_delete(self.cinder, snapshot, interval=0.5,
-                                 wait=_TIMEOUT)
 
 
 class MountTest(VolumeTestCase):
@@ -293,6 +366,8 @@ class MountTest(VolumeTestCase):
             servers.append(server)
             self.shell(server, f'until [ "$(wc -l < /var/www/starts)" = '
                        f'{len(servers)} ]; do sleep 0.1; done')
+            self.assertEqual({'/dev/vdb': ['db'], '/dev/vdc': ['logs']},
+                             self.tags(server))
             # Its owner is as that of the image's directory, and no device
             # can be written to behind the file system's back.
             self.assertEqual('33', self.shell(
@@ -351,7 +426,7 @@ class MountTest(VolumeTestCase):
         volume = self.volume('rbd')
         self.attach(server, volume)
         self.cinder.extend_volume(volume, 2)
-        for _ in utils.iterate_timeout(_TIMEOUT, 'it does not grow',
+        for _ in utils.iterate_timeout(TIMEOUT, 'it does not grow',
                                        wait=0.5):
             if self.cinder.get_volume(volume).size == 2:
                 break
@@ -382,45 +457,41 @@ class MountTest(VolumeTestCase):
             self.assertIn('container:mount:vdb', fault)
 
 
-class KillTest(VolumeTestCase):
-    """nova-compute killed while it attaches or detaches."""
+class MovingTest(VolumeTestCase):
+    """Volumes go where their server goes."""
 
-    def kill_after(self, moment: float) -> None:
-        name = f'nova-compute@{base.cloud()["nodes"][0]["name"]}'
-        pid = base.service_pid(name)
-        timer = threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
-        timer.start()
-        timer.join()
-        base.await_new_pid(name, pid)
+    def test_they_move_along(self):
+        on_share, on_ceph = self.volume('nfs'), self.volume('rbd')
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/srv/data'}))
+        self.attach(server, on_share)
+        device = self.attach(server, on_ceph)
+        self.shell(server, 'echo file > /srv/data/file; sync')
+        self.shell(server, f'echo block | dd of={device} conv=fsync '
+                           '2>/dev/null')
 
-    def settled_volume(self, volume) -> str:
-        """Its status, once Nova and Cinder are done with it."""
-        for _ in utils.iterate_timeout(_TIMEOUT, 'it does not settle',
-                                       wait=0.5):
-            status = self.cinder.get_volume(volume).status
-            if status in ('available', 'in-use', 'error'):
-                return status
+        def check() -> None:
+            self.assertEqual('file', self.shell(server,
+                                                'cat /srv/data/file'))
+            self.assertEqual('block', self.shell(
+                server, f'dd if={device} bs=5 count=1 2>/dev/null'))
 
-    def test_attach_and_detach(self):
-        server = self.active(self.boot(self.busybox()))
-        for kind in BACKENDS:
-            volume = self.volume(kind)
-            for moment in (0.3, 1.2):
-                self.user.compute.create_volume_attachment(
-                    server, volume_id=volume.id)
-                self.kill_after(moment)
-                status = self.settled_volume(volume)
-                self.assertIn(status, ('available', 'in-use'), moment)
-                if status == 'available':
-                    self.attach(server, volume)
-                self.shell(server, 'dd if=/dev/zero of=/dev/vdb bs=4k '
-                                   'count=1 conv=fsync 2>/dev/null')
-                self.user.compute.delete_volume_attachment(server, volume)
-                self.kill_after(moment)
-                status = self.settled_volume(volume)
-                self.assertIn(status, ('available', 'in-use'), moment)
-                if status == 'in-use':
-                    with contextlib.suppress(exceptions.NotFoundException):
-                        self.detach(server, volume)
-                self.assertEqual('gone', self.shell(
-                    server, 'test -e /dev/vdb || echo gone'))
+        self.user.compute.resize_server(
+            server, self.user.compute.find_flavor('c1.small').id)
+        self.status(server, 'VERIFY_RESIZE')
+        self.assertEqual('VERIFY_RESIZE', self.settled(server))
+        check()
+        self.confirm(server)
+        self.migrate(server)
+        check()
+        self.user.compute.revert_server_resize(server)
+        self.assertEqual('ACTIVE', self.settled(server))
+        check()
+        self.migrate(server)
+        self.confirm(server)
+        check()
+        # All nodes of this cloud have one /dev/rbd.
+        self.detach(server, on_ceph)
+        self.evacuate(server)
+        self.assertEqual('file', self.shell(server, 'cat /srv/data/file'))
+        self.detach(server, on_share)

@@ -451,6 +451,23 @@ class BootTest(VolumeTestCase):
         self.assertEqual([], os.listdir(secret))
         engine.create(container_id)
 
+    def test_cleared(self):
+        device = self.device(96 * _MIB)
+        with open(device, 'r+b') as file:
+            file.write(b'archive')
+        name = self.connected(device)
+        container_id = self.boot(name)
+        with self.assertRaisesRegex(exception.StateConflict, 'which runs'):
+            volume.clear(name)
+        self.inside(container_id, 'echo lost > /srv/file')
+        engine.halt(container_id)
+        volume.clear(name)
+        with open(device, 'rb') as file:
+            self.assertFalse(file.read().strip(b'\0'))
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('', self.inside(container_id, 'ls -A /srv'))
+
     def test_no_place_for_it(self):
         name = self.connected(self.device(48 * _MIB))
         with self.assertRaisesRegex(exception.InvalidSpec, 'extend it'):
