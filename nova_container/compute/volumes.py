@@ -359,6 +359,10 @@ def _attached(instance, connection_info: dict) -> volume_spec.Attachment:
     for each in volume.of(instance.uuid):
         if each.volume == name:
             return each
+    if _Record(name).archive is not None:
+        raise exception.InvalidSpec(
+            f'the server boots from volume {name}, which therefore stays on '
+            'its back end; move it once no server has it')
     raise exception.StateConflict(f'volume {name} is not attached')
 
 
