@@ -19,7 +19,9 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
+import threading
 import unittest
 import uuid
 
@@ -99,6 +101,23 @@ def kill_group(pid: int) -> None:
     for process in [*psutil.Process(pid).children(recursive=True),
                     psutil.Process(pid)]:
         process.kill()
+
+
+def kill_computes(moment: float) -> None:
+    """Kill nova-compute, wherever a server is, and wait until it is back.
+
+    :param moment: seconds from now
+    """
+    pids = {name: service_pid(name) for name in (
+        f'nova-compute@{node["name"]}' for node in cloud()['nodes'])}
+    timers = [threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
+              for pid in pids.values()]
+    for timer in timers:
+        timer.start()
+    for timer in timers:
+        timer.join()
+    for name, pid in pids.items():
+        await_new_pid(name, pid)
 
 
 def visit(name: str) -> None:

@@ -11,9 +11,6 @@
 #    under the License.
 
 import itertools
-import os
-import signal
-import threading
 
 from tests.cloud import base
 
@@ -29,25 +26,11 @@ class KillTest(base.CloudTestCase):
     end, and the nodes are as they were.
     """
 
-    def kill_after(self, moment: float) -> None:
-        """Wherever the server is."""
-        services = [f'nova-compute@{node["name"]}'
-                    for node in base.cloud()['nodes']]
-        pids = {name: base.service_pid(name) for name in services}
-        timers = [threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
-                  for pid in pids.values()]
-        for timer in timers:
-            timer.start()
-        for timer in timers:
-            timer.join()
-        for name, pid in pids.items():
-            base.await_new_pid(name, pid)
-
     def test_during_boot(self):
         ends = []
         for moment in _BOOT_MOMENTS:
             server = self.boot(self.busybox())
-            self.kill_after(moment)
+            base.kill_computes(moment)
             ends.append(self.settled(server))
             self.delete(server)
             self.assertEqual(self.before, base.host_state(), moment)
@@ -57,7 +40,7 @@ class KillTest(base.CloudTestCase):
         for moment in _DELETE_MOMENTS:
             server = self.active(self.boot(self.busybox()))
             self.user.compute.delete_server(server)
-            self.kill_after(moment)
+            base.kill_computes(moment)
             self.user.compute.wait_for_delete(server, interval=0.5, wait=120)
             self.assertEqual(self.before, base.host_state(), moment)
 
@@ -65,7 +48,7 @@ class KillTest(base.CloudTestCase):
         server = self.active(self.boot(self.busybox(), metadata={
             'container:command':
                 '/bin/sh -c "while :; do date +%s; sleep 1; done"'}))
-        self.kill_after(0)
+        base.kill_computes(0)
         log = self.console_lines(server)
         for _ in base.utils.iterate_timeout(60, 'it stands still', wait=1):
             if len(self.console_lines(server)) > len(log) + 2:

@@ -11,9 +11,6 @@
 #    under the License.
 
 import contextlib
-import os
-import signal
-import threading
 
 from openstack import exceptions
 from openstack import utils
@@ -23,15 +20,7 @@ from tests.cloud import test_volumes
 
 
 class KillTest(test_volumes.VolumeTestCase):
-    """nova-compute killed while it attaches or detaches."""
-
-    def kill_after(self, server, moment: float) -> None:
-        name = f'nova-compute@{self.host(server)}'
-        pid = base.service_pid(name)
-        timer = threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
-        timer.start()
-        timer.join()
-        base.await_new_pid(name, pid)
+    """nova-compute killed while it is at work on volumes."""
 
     def settled_volume(self, volume) -> str:
         """Its status, once Nova and Cinder are done with it."""
@@ -48,7 +37,7 @@ class KillTest(test_volumes.VolumeTestCase):
             for moment in (0.3, 1.2):
                 self.user.compute.create_volume_attachment(
                     server, volume_id=volume.id)
-                self.kill_after(server, moment)
+                base.kill_computes(moment)
                 status = self.settled_volume(volume)
                 self.assertIn(status, ('available', 'in-use'), moment)
                 if status == 'available':
@@ -56,7 +45,7 @@ class KillTest(test_volumes.VolumeTestCase):
                 self.shell(server, 'dd if=/dev/zero of=/dev/vdb bs=4k '
                                    'count=1 conv=fsync 2>/dev/null')
                 self.user.compute.delete_volume_attachment(server, volume)
-                self.kill_after(server, moment)
+                base.kill_computes(moment)
                 status = self.settled_volume(volume)
                 self.assertIn(status, ('available', 'in-use'), moment)
                 if status == 'in-use':
@@ -64,3 +53,15 @@ class KillTest(test_volumes.VolumeTestCase):
                         self.detach(server, volume)
                 self.assertEqual('gone', self.shell(
                     server, 'test -e /dev/vdb || echo gone'))
+
+    def test_boot(self):
+        volume = self.volume('nfs', image_id=self.busybox())
+        for moment in (0.5, 1.5, 3.0):
+            server = self.boot(None, block_device_mapping=[{
+                'boot_index': 0, 'uuid': volume.id, 'source_type': 'volume',
+                'destination_type': 'volume'}])
+            base.kill_computes(moment)
+            self.assertIn(self.settled(server), ('ACTIVE', 'ERROR'), moment)
+            self.delete(server)
+            self.becomes(volume, 'available')
+            self.assertEqual(self.before, base.host_state(), moment)
