@@ -119,14 +119,19 @@ class OciArchive:
     def image(self, *layers: bytes, compression: str = 'none',
               raw_config: bytes | None = None, **fields) -> dict:
         """Add an image; returns the descriptor of its manifest."""
+        return self.packed_image(
+            [compress(layer, compression) for layer in layers], compression,
+            raw_config or config(layers), **fields)
+
+    def packed_image(self, blobs: Sequence[bytes], compression: str,
+                     raw_config: bytes, **fields) -> dict:
+        """The same of layers that are compressed already."""
         suffix = '' if compression == 'none' else '+' + compression
         return self.blob(json.dumps({
             'schemaVersion': 2,
-            'config': self.blob(raw_config or config(layers),
-                                _OCI + 'config.v1+json'),
-            'layers': [self.blob(compress(layer, compression),
-                                 f'{_OCI}layer.v1.tar{suffix}')
-                       for layer in layers],
+            'config': self.blob(raw_config, _OCI + 'config.v1+json'),
+            'layers': [self.blob(blob, f'{_OCI}layer.v1.tar{suffix}')
+                       for blob in blobs],
         }).encode(), _OCI + 'manifest.v1+json', **fields)
 
     def index(self, *manifests: dict) -> dict:

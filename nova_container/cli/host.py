@@ -22,7 +22,8 @@ import shutil
 from nova_container.cli import life
 from nova_container.cli import output
 from nova_container.cli import owner
-from nova_container.privileged import container
+from nova_container.privileged import ending
+from nova_container.privileged import host
 from nova_container.runtime import check
 from nova_container.runtime import state
 
@@ -49,14 +50,14 @@ def _enter(args: argparse.Namespace) -> None:
 
 def _halt_all(args: argparse.Namespace) -> None:
     _enter(args)
-    container.teardown()
+    host.teardown()
 
 
 def _destroy_all(args: argparse.Namespace) -> None:
     _enter(args)
     for container_id in state.ids():
-        container.undefine(container_id)
-    container.teardown()
+        ending.undefine(container_id)
+    host.teardown()
     if args.local:
         shutil.rmtree(owner.CONF.container.state_path, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):

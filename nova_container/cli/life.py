@@ -37,7 +37,7 @@ from nova_container.cli import process as process_
 from nova_container.compute import process as intended
 from nova_container import exception
 from nova_container.image import store
-from nova_container.privileged import container as privileged
+from nova_container.privileged import host
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import container
@@ -69,7 +69,7 @@ def _local() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             fcntl.flock(lock, fcntl.LOCK_SH)
-            privileged.setup(os.getuid(), os.getgid())
+            host.setup(os.getuid(), os.getgid())
         else:
             engine.setup(os.getuid(), os.getgid())
             fcntl.flock(lock, fcntl.LOCK_SH)

@@ -32,6 +32,7 @@ from nova_container.privileged import definition
 from nova_container.privileged import disk
 from nova_container.privileged import namespace
 from nova_container.privileged import place
+from nova_container.privileged import rootfs
 
 ADDED, CHANGED, DELETED = 'A', 'C', 'D'
 
@@ -62,7 +63,7 @@ def _changes(container_id: str) -> list[tuple[str, str]]:
 
         upper = open_directory(
             opened.enter_context(disk.upper(container_id, base)))
-        lower = [open_directory(container.layer_path(diff_id))
+        lower = [open_directory(rootfs.layer_path(diff_id))
                  for diff_id in layers]
         walk = _Walk(base)
         return list(walk.below(upper, lower, ''))

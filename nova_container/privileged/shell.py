@@ -28,6 +28,7 @@ from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
+from nova_container.privileged import creation
 from nova_container.privileged import definition
 from nova_container.privileged import execution
 from nova_container.privileged import linux
@@ -70,7 +71,7 @@ def open_shell(container_id: str) -> bool:
                 container_id, command.Command((path,)), terminal=True)),
             0o600)
         oci_runtime.execute(container_id, directory)
-        container.give_console(directory)
+        creation.give_console(directory)
         undo.pop_all()
         return True
 

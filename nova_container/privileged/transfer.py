@@ -28,8 +28,10 @@ from nova_container.oci import digest
 from nova_container.privileged import confined
 from nova_container.privileged import container
 from nova_container.privileged import context
+from nova_container.privileged import defining
 from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import ending
 from nova_container.privileged import layer
 from nova_container.privileged import namespace
 from nova_container.privileged import place
@@ -108,7 +110,7 @@ def receive(spec: dict[str, typing.Any], spool: str,
         with confined.spool_file(spool) as archive:
             namespace.with_mounts(_fill, checked.id, base, archive, jobs)
 
-    container.make(checked, fill)
+    defining.make(checked, fill)
 
 
 def _fill(container_id: str, base: int, archive: int,
@@ -195,4 +197,4 @@ def _discard(container_id: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         name = f'{container_id}.{uuid.uuid4().hex}'
         os.rename(place.parked(container_id), place.state('trash', name))
-        container.empty_trash(name)
+        ending.empty_trash(name)

@@ -27,9 +27,13 @@ import typing
 
 from nova_container import exception
 from nova_container.privileged import container
+from nova_container.privileged import creation
+from nova_container.privileged import defining
 from nova_container.privileged import diff as layer_diff
 from nova_container.privileged import disk
+from nova_container.privileged import ending
 from nova_container.privileged import execution
+from nova_container.privileged import host
 from nova_container.privileged import layer
 from nova_container.privileged import link
 from nova_container.privileged import process
@@ -60,19 +64,19 @@ class Execution:
 
 def define(spec: container_spec.ContainerSpec) -> None:
     """Make the container, or give a halted one a new spec."""
-    container.define(codec.encode(spec))
+    defining.define(codec.encode(spec))
 
 
 def rescue(spec: container_spec.ContainerSpec) -> None:
     """Have a halted container start another spec, on a disk of its own, with
-    the container's root file system at ``container.RESCUED``.
+    the container's root file system at ``creation.RESCUED``.
     """
-    container.rescue(codec.encode(spec))
+    defining.rescue(codec.encode(spec))
 
 
 def unrescue(container_id: str) -> None:
     """Have a halted container start its own spec again."""
-    container.unrescue(container_id)
+    defining.unrescue(container_id)
 
 
 def create(container_id: str, restarts: int = 0) -> None:
@@ -81,7 +85,7 @@ def create(container_id: str, restarts: int = 0) -> None:
     :param restarts: how many starts in a row its restart policy has caused
     :raises ProcessInvalid: the tenant's command, user or directory is wrong
     """
-    container.create(container_id, restarts)
+    creation.create(container_id, restarts)
 
 
 def plug(container_id: str, interface: network.NetworkInterface) -> None:
@@ -114,7 +118,7 @@ def stop(container_id: str, timeout: float) -> None:
     if current.process is not None and timeout > 0:
         if container.terminate(container_id):
             process.wait(current.process, timeout)
-    container.halt(container_id)
+    ending.halt(container_id)
 
 
 def halt(container_id: str, restarts: int | None = None) -> None:
@@ -122,7 +126,7 @@ def halt(container_id: str, restarts: int | None = None) -> None:
 
     :param restarts: the start in a row that its restart policy causes next
     """
-    container.halt(container_id, restarts)
+    ending.halt(container_id, restarts)
 
 
 def diff(container_id: str, spool: str,
@@ -263,12 +267,12 @@ def close_shell(container_id: str) -> None:
 
 def undefine(container_id: str) -> None:
     """Halt the container and remove it with all its files."""
-    container.undefine(container_id)
+    ending.undefine(container_id)
 
 
 def layers_in_use() -> list[str]:
     """diffIDs of the layers that a container needs."""
-    return container.layers_in_use()
+    return host.layers_in_use()
 
 
 def require(container_id: str, *wanted: state.Status) -> state.State:
@@ -291,7 +295,7 @@ def setup(user: int, group: int) -> list[str]:
     :param group: numeric group of the service
     :returns: ids of the containers that were removed or halted
     """
-    container.setup(user, group)
+    host.setup(user, group)
     execution.recover()
     shell.recover()
-    return container.recover()
+    return host.recover()

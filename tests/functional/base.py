@@ -27,9 +27,9 @@ from oslo_config import cfg
 from nova_container import conf
 from nova_container.image import store
 from nova_container.privileged import cgroup
-from nova_container.privileged import container as privileged
 from nova_container.privileged import context
 from nova_container.privileged import definition
+from nova_container.privileged import host
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
 from nova_container.runtime import console
@@ -101,7 +101,7 @@ class RuntimeTestCase(unittest.TestCase):
     def _remove_runtime(cls):
         for container_id in state.ids():
             engine.undefine(container_id)
-        privileged.teardown()
+        host.teardown()
         shutil.rmtree(CONF.container.state_path)
         left = leftovers(CONF.container.cgroup_parent)
         if left:

@@ -25,7 +25,8 @@ _SYSTEM = ('systemd', 'systemd-sysv', 'dbus')
 _ENGINE = ('conmon', 'crun', 'podman', 'runc')
 
 
-def _suite() -> str:
+def release() -> str:
+    """The suite of Debian to take: this machine's, if it runs Debian."""
     with open('/etc/os-release') as file:
         release = dict(line.rstrip().split('=', 1) for line in file
                        if '=' in line)
@@ -36,7 +37,7 @@ def _suite() -> str:
 
 def _layer(name: str, packages: tuple[str, ...]) -> bytes:
     """A root file system as an uncompressed tar."""
-    suite = _suite()
+    suite = release()
     path = _CACHE / f'{name}-{suite}.tar'
     _CACHE.mkdir(parents=True, exist_ok=True)
     with open(_CACHE / 'lock', 'w') as lock:

@@ -25,6 +25,7 @@ from unittest import mock
 from nova_container import exception
 from nova_container.privileged import container as privileged
 from nova_container.privileged import disk as privileged_disk
+from nova_container.privileged import host
 from nova_container.privileged import linux
 from nova_container.privileged import loop
 from nova_container.privileged import namespace
@@ -226,7 +227,7 @@ class LifeOfADiskTest(DiskTestCase):
         engine.halt(container_id)
         self.assertEqual([], self.loops(container_id))
         namespace.with_mounts(second.__enter__)
-        privileged.recover()
+        host.recover()
         self.assertEqual([], self.loops(container_id))
 
 
@@ -332,7 +333,8 @@ class ImageTest(DiskTestCase):
 class KilledTest(DiskTestCase):
     """kill -9 at any point, and at the end no loop device is left."""
 
-    def child(self, function: str, container_id: str) -> subprocess.Popen:
+    def child(self, module: str, function: str,
+              container_id: str) -> subprocess.Popen:
         code = (
             'import sys; from oslo_config import cfg; '
             'from nova_container import conf; CONF = cfg.CONF; '
@@ -344,9 +346,9 @@ class KilledTest(DiskTestCase):
                 f'{base.CONF.container[name]!r}, "container"); '
                 for name in ('state_path', 'run_path', 'cgroup_parent',
                              'id_range_start'))
-            + 'from nova_container.privileged import container, context; '
+            + f'from nova_container.privileged import {module}, context; '
             'context.set_client_mode(False); print(flush=True); '
-            f'container.{function}({container_id!r})')
+            f'{module}.{function}({container_id!r})')
         child = subprocess.Popen(
             [sys.executable, '-W', 'ignore', '-c', code],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -356,11 +358,11 @@ class KilledTest(DiskTestCase):
     def test_at_any_step_of_create(self):
         container_id = self.define(*FOREVER, size=_SMALL)
         for at in range(0, 150, 25):
-            with self.child('create', container_id) as child:
+            with self.child('creation', 'create', container_id) as child:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(at / 1000)
                 child.kill()
-            privileged.recover()
+            host.recover()
             self.assertEqual([], self.loops(container_id), f'{at} ms')
             self.assertFalse(
                 os.path.exists(place.container_run(container_id)))
@@ -371,11 +373,11 @@ class KilledTest(DiskTestCase):
     def test_at_any_step_of_removal(self):
         for at in range(0, 100, 25):
             container_id = self.run_container(*FOREVER, size=_SMALL)
-            with self.child('undefine', container_id) as child:
+            with self.child('ending', 'undefine', container_id) as child:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(at / 1000)
                 child.kill()
-            privileged.recover()
+            host.recover()
             engine.undefine(container_id)
             self.assertEqual([], self.loops(container_id), f'{at} ms')
 

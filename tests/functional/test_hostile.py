@@ -226,10 +226,7 @@ class AbuseTest(HostileTestCase):
             'while :; do bomb; done', limit=limits.Limits(pids=200))
         bomb = state.read(container_id).process
         # It is at its limit when a command finds no room any more.
-        full = False
-        while processes.alive(bomb) and not full:
-            full = 'fork' in self.text(container_id)
-        self.assertTrue(full)
+        self.await_text(container_id, 'fork')
         self.assert_unharmed()
         engine.halt(container_id)
         self.assertFalse(processes.alive(bomb))

@@ -18,7 +18,7 @@ import uuid
 
 from nova_container import exception
 from nova_container.privileged import cgroup
-from nova_container.privileged import container as privileged
+from nova_container.privileged import host
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
@@ -188,19 +188,19 @@ class RecoveryTest(base.RuntimeTestCase):
         container_id = self.define(*FOREVER)
         engine.create(container_id)
         held = state.read(container_id).process
-        self.assertEqual([container_id], privileged.recover())
+        self.assertEqual([container_id], host.recover())
         self.assertFalse(processes.alive(held))
         self.assertIs(state.Status.STOPPED, state.read(container_id).status)
 
     def test_running_containers_are_left_alone(self):
         container_id = self.run_container(*FOREVER)
-        self.assertEqual([], privileged.recover())
+        self.assertEqual([], host.recover())
         self.assertIs(state.Status.RUNNING, state.read(container_id).status)
 
     def test_definition_without_spec(self):
         container_id = self.define(*FOREVER)
         os.unlink(place.container_state(container_id, 'spec.json'))
-        self.assertEqual([container_id], privileged.recover())
+        self.assertEqual([container_id], host.recover())
         self.assertFalse(state.exists(container_id))
 
     def test_removal_that_was_interrupted(self):
@@ -208,13 +208,13 @@ class RecoveryTest(base.RuntimeTestCase):
         slot = os.readlink(place.container_state(container_id, 'slot'))
         os.rename(place.container_state(container_id),
                   place.state('trash', container_id))
-        privileged.recover()
+        host.recover()
         self.assertEqual([], os.listdir(place.state('trash')))
         self.assertNotIn(slot, os.listdir(place.state('ids')))
 
     def test_slot_without_container(self):
         os.symlink(str(uuid.uuid4()), place.state('ids', '63'))
-        privileged.recover()
+        host.recover()
         self.assertNotIn('63', os.listdir(place.state('ids')))
 
     def test_start_that_was_interrupted_before_it_was_recorded(self):
@@ -222,7 +222,7 @@ class RecoveryTest(base.RuntimeTestCase):
         running = state.read(container_id)
         os.unlink(place.container_run(container_id, 'run.json'))
         os.unlink(place.container_run(container_id, 'started'))
-        self.assertEqual([container_id], privileged.recover())
+        self.assertEqual([container_id], host.recover())
         self.assertFalse(processes.alive(running.process))
         self.assertFalse(processes.alive(running.monitor))
         self.assertFalse(os.path.exists(place.run('oci', container_id)))

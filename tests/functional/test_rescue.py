@@ -18,8 +18,8 @@ import pathlib
 
 from nova_container import exception
 from nova_container.privileged import cgroup
-from nova_container.privileged import container as privileged
 from nova_container.privileged import definition
+from nova_container.privileged import host
 from nova_container.privileged import place
 from nova_container.runtime import engine
 from nova_container.runtime import state
@@ -82,7 +82,7 @@ class RescueTest(base.RuntimeTestCase):
         self.sh(container_id, 'echo note >/note')
         engine.stop(container_id, 1)
         engine.define(definition.load_own(container_id))
-        self.assertEqual([], privileged.recover())
+        self.assertEqual([], host.recover())
         self.boot(container_id)
         self.assertEqual((0, 'note\nbroken'), self.sh(
             container_id, 'cat /note /rescue/etc/app.conf'))
@@ -116,7 +116,7 @@ class RescueTest(base.RuntimeTestCase):
         before = self.files(container_id)
         engine.rescue(own)
         os.unlink(place.container_state(container_id, 'rescue.json'))
-        privileged.recover()
+        host.recover()
         self.assertEqual(before, self.files(container_id))
         self.assertFalse(state.rescued(container_id))
 

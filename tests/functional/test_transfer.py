@@ -21,6 +21,7 @@ import uuid
 from nova_container import exception
 from nova_container.privileged import container as privileged
 from nova_container.privileged import definition
+from nova_container.privileged import host
 from nova_container.privileged import place
 from nova_container.runtime import engine
 from nova_container.runtime import state
@@ -184,7 +185,7 @@ class TransferTest(base.RuntimeTestCase):
         self.start(container_id)
         self.assertEqual('old\n', self.sh(container_id, 'cat /srv/which'))
         self.sh(container_id, 'echo new >/srv/which')
-        self.assertEqual([], privileged.recover())
+        self.assertEqual([], host.recover())
         self.assertEqual(2, len(os.listdir(place.state('ids'))))
         self.assertLessEqual(set(own.layers), set(engine.layers_in_use()))
         with self.assertRaises(exception.StateConflict):

@@ -23,13 +23,20 @@ import typing
 import prettytable
 
 from benchmarks import figure
+from benchmarks import images
 from benchmarks import runtime
+
+_BENCHES = {'runtime': runtime, 'images': images}
 
 _EPILOG = """\
 Figures of "runtime": start, remove, exec, work; and density, which starts a
 thousand containers and is measured only when it is named. podman and docker
 are started by hand, with state of their own; all engines are asked in turn.
 Medians.
+
+Figures of "images", which is some 700 MB unpacked: gzip, zstd, from an
+archive, against podman load, skopeo copy and two bsdtar at once; pull, over
+HTTP, against podman pull; snapshot, of a container that has changed one file.
 
 example: tools/bench runtime --format json -n 50 start exec
 """
@@ -56,23 +63,23 @@ def _end(number: int, _frame: object) -> typing.NoReturn:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='tools/bench', epilog=_EPILOG,
-        description='Measure the container runtime.',
+        description='Measure containers and images.',
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('name', choices=('runtime',))
+    parser.add_argument('name', choices=tuple(_BENCHES))
     parser.add_argument('figure', nargs='*', metavar='FIGURE')
     parser.add_argument('--format', choices=('table', 'json'),
                         default='table')
     parser.add_argument('-n', type=int, default=20, metavar='N',
                         help='measurements of each figure (default: 20)')
     args = parser.parse_intermixed_args(argv)
-    if unknown := set(args.figure) - set(runtime.FIGURES):
+    if unknown := set(args.figure) - set(_BENCHES[args.name].FIGURES):
         parser.error(f'no figure {", ".join(sorted(unknown))}; there are '
-                     + ', '.join(runtime.FIGURES))
+                     + ', '.join(_BENCHES[args.name].FIGURES))
     if os.geteuid():
         parser.error('containers are started: run it as root')
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
-    rows = list(runtime.run(args.n, args.figure))
+    rows = list(_BENCHES[args.name].run(args.n, args.figure))
     if args.format == 'json':
         print(json.dumps([row.row() for row in rows], indent=2))
     else:

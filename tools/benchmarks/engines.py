@@ -34,8 +34,8 @@ from oslo_privsep import priv_context
 
 from nova_container import conf
 from nova_container.image import store
-from nova_container.privileged import container as privileged
 from nova_container.privileged import context
+from nova_container.privileged import host
 from nova_container.privileged import place
 from nova_container.runtime import engine
 from nova_container.runtime import state
@@ -129,7 +129,7 @@ class Ours(Engine):
     def _close() -> None:
         for container_id in state.ids():
             engine.undefine(container_id)
-        privileged.teardown()
+        host.teardown()
         shutil.rmtree(CONF.container.state_path)
 
     def start(self, args: tuple[str, ...] = IDLE) -> str:
