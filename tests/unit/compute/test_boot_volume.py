@@ -39,7 +39,7 @@ class ArchiveTest(unittest.TestCase):
             disk.Disk(root=1 << 30, boot=disk.BootVolume(_VOLUME, _MIB))
 
 
-@mock.patch.object(boot_volume.cinder, 'API')
+@mock.patch.object(boot_volume.cinder, 'API', autospec=True)
 class FindTest(unittest.TestCase):
 
     GOOD = {'container_format': 'docker', 'disk_format': 'raw',
