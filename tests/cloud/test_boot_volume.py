@@ -61,7 +61,6 @@ class BootVolumeTest(test_volumes.VolumeTestCase):
             self.check(server)
         self.user.compute.stop_server(server)
         self.status(server, 'SHUTOFF')
-        base.restart(f'nova-compute@{self.host(server)}')
         self.user.compute.start_server(server)
         self.check(server)
         # Another image; what was written is gone with the old one.
