@@ -66,8 +66,9 @@ SUITES: ty.Final = (
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',
           profile='cloud', host=True, uses_cloud=True,
-          # Tests of volumes are run by name: -- tests.cloud.test_volumes
-          arguments=('--exclude-regex', r'cloud\.test_volumes')),
+          # Tests of volumes are run by name: -- volume
+          arguments=('--exclude-regex',
+                     r'cloud\.test_(volumes|boot_volume)')),
 )
 
 
