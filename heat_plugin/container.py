@@ -21,11 +21,13 @@ from heat.common.i18n import _
 from heat.engine import attributes
 from heat.engine import constraints
 from heat.engine import properties
+from heat.engine import resource
 from heat.engine.resources.openstack.nova import server
 
 from heat_plugin import exposure
 from heat_plugin import logs
 from heat_plugin import readiness
+from heat_plugin import resolution
 from heat_plugin import words
 
 # Sections of the resource's data.
@@ -708,22 +710,43 @@ class Container(server.Server):
                 and server.status == 'SHUTOFF')
 
     def prepare_for_replace(self):
-        """Let go of what the replacement is to have: volumes and ports."""
         if self.resource_id is None:
             return
-        server = self.client_plugin().fetch_server(self.resource_id)
-        mounted = _volumes(self.properties)
-        if mounted and server is not None and server.status == 'ACTIVE':
-            # With its process alive a volume would be in use.
-            server.stop()
-            _carry_out([_Step(lambda: True, lambda: self._is_stopped()), *(
-                self._detachment(volume) for volume in mounted)])
+        self._let_go()
         super().prepare_for_replace()
 
-    def restore_prev_rsrc(self, convergence=False):
-        super().restore_prev_rsrc(convergence)
+    def _let_go(self) -> None:
+        """Give up what only one server can have: names and volumes."""
+        server = None
+        with self.client_plugin().ignore_not_found:
+            server = self.client().servers.get(self.resource_id)
+        if server is None:
+            return
+        resolution.rename(self.client('neutron'), server.id, '')
         mounted = _volumes(self.properties)
-        if mounted and self.resource_id is not None:
+        if not mounted or server.status not in ('ACTIVE', 'SHUTOFF'):
+            return
+        if server.status == 'ACTIVE':
+            # With its process alive a volume would be in use.
+            server.stop()
+        _carry_out([_Step(lambda: True, self._is_stopped), *(
+            self._detachment(volume) for volume in mounted)])
+
+    def restore_prev_rsrc(self, convergence=False):
+        """Take back from a replacement that has failed what it was given."""
+        if convergence:
+            replacement = resource.Resource.load(
+                self.context, self.replaced_by, self.stack.current_traversal,
+                True, self.stack.defn._resource_data)[0]
+            if replacement.resource_id is not None:
+                replacement._let_go()
+        super().restore_prev_rsrc(convergence)
+        if self.resource_id is None:
+            return
+        resolution.rename(self.client('neutron'), self.resource_id,
+                          self._hostname(self.properties))
+        mounted = _volumes(self.properties)
+        if mounted:
             _carry_out([self._attachment(volume) for volume in mounted])
             self.client().servers.start(self.resource_id)
 

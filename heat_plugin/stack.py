@@ -12,9 +12,13 @@
 
 """``NovaContainer::Compose``: a Compose file as a stack of containers."""
 
+import collections.abc
+import contextlib
+
 from heat.common import exception
 from heat.common.i18n import _
 from heat.engine import attributes
+from heat.engine.clients.os import glance
 from heat.engine import constraints
 from heat.engine import properties
 from heat.engine.resources import stack_resource
@@ -82,7 +86,8 @@ class Compose(stack_resource.StackResource):
             update_allowed=True),
         ROUTER: properties.Schema(
             properties.Schema.STRING,
-            _('Router for the networks that are created.'),
+            _('Router for the networks that are created. By default they get '
+              'one of their own if there is a floating_network.'),
             constraints=[constraints.CustomConstraint('neutron.router')],
             update_allowed=True),
         FLOATING_NETWORK: properties.Schema(
@@ -129,40 +134,74 @@ class Compose(stack_resource.StackResource):
 
         :raises StackValidationFailed: names the property, and the line
         """
-        props = self.properties
-        try:
-            application = model.read(props[self.FILE] or '',
-                                     self._surroundings(props))
-            return template.write(application, self._place(props))
-        except document.Refused as error:
-            raise exception.StackValidationFailed(
-                error='Property error',
-                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
-                      self.FILE],
-                message=str(error))
+        place = self._place(self.properties)
+        with self._named():
+            return template.write(self._application(), place)
 
-    def _texts(self, props, name: str) -> dict[str, str]:
+    def validate_nested_stack(self):
+        # The text may come from a resource that is still to be created.
+        if self.properties[self.FILE] is None:
+            return
+        super().validate_nested_stack()
+        self._check_images()
+
+    def _check_images(self) -> None:
+        """Heat leaves the values of a nested stack's properties alone.
+
+        :raises StackValidationFailed: names the service, and the line
+        """
+        place = self._place(self.properties)
+        constraint = glance.ImageConstraint()
+        with self._named():
+            application = self._application()
+            for service in application.services.values():
+                name = place.image(service)
+                if not constraint.validate(name, self.context):
+                    raise application.refused(
+                        f'Glance has no image {name}, or several', 'services',
+                        service.name, 'image')
+
+    def _application(self) -> model.Application:
+        return model.read(self.properties[self.FILE] or '',
+                          self._surroundings(self.properties))
+
+    @contextlib.contextmanager
+    def _named(self) -> collections.abc.Iterator[None]:
+        """What is refused in the file, as Heat says it."""
         try:
-            return {key: '' if value is None else words.text(value)
+            yield
+        except document.Refused as error:
+            raise self._invalid(self.FILE, str(error))
+
+    def _invalid(self, name: str,
+                 message: str) -> exception.StackValidationFailed:
+        return exception.StackValidationFailed(
+            error='Property error',
+            path=[self.stack.t.RESOURCES, self.t.name, 'properties', name],
+            message=message)
+
+    def _texts(self, props, name: str, unknown: str = '') -> dict[str, str]:
+        """A map's values as texts.
+
+        :param unknown: instead of those that a resource will have once it is
+            created
+        :raises StackValidationFailed: one is neither text nor number
+        """
+        missing = unknown if self.action == self.INIT else ''
+        try:
+            return {key: missing if value is None else words.text(value)
                     for key, value in (props[name] or {}).items()}
         except ValueError as error:
-            raise exception.StackValidationFailed(
-                error='Property error',
-                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
-                      name],
-                message=str(error))
+            raise self._invalid(name, str(error))
 
     def _surroundings(self, props) -> model.Surroundings:
-        scale = self._texts(props, self.SCALE)
+        scale = self._texts(props, self.SCALE, unknown='1')
         for name, number in scale.items():
             if not number.isdigit() or len(number) > 4:
-                raise exception.StackValidationFailed(
-                    error='Property error',
-                    path=[self.stack.t.RESOURCES, self.t.name, 'properties',
-                          self.SCALE],
-                    message=f'{name}: {number!r} is not a small number')
+                raise self._invalid(
+                    self.SCALE, f'{name}: {number!r} is not a small number')
         return model.Surroundings(
-            variables=self._texts(props, self.VARIABLES),
+            variables=self._texts(props, self.VARIABLES, unknown='unknown'),
             env_files=self._texts(props, self.ENV_FILES),
             scale={name: int(number) for name, number in scale.items()},
             profiles=frozenset(props[self.PROFILES] or ()))

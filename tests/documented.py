@@ -22,6 +22,8 @@ _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r'^( *)\.\. code-block:: console\n((?:\1 +.*\n|\n)+)',
                     re.MULTILINE)
 
+_LITERAL = re.compile(r'``((?:openstack|nova-container) [^`]+)``')
+
 
 @dataclasses.dataclass(frozen=True)
 class Command:
@@ -74,3 +76,10 @@ def commands(page: pathlib.Path) -> Iterator[Command]:
 def all_commands() -> list[Command]:
     """Those of every page."""
     return [command for page in pages() for command in commands(page)]
+
+
+def mentioned() -> list[list[str]]:
+    """The words of commands that stand in the text."""
+    return [shlex.split(found) for page in pages()
+            for found in _LITERAL.findall(page.read_text())
+            if '...' not in found]

@@ -118,6 +118,11 @@ class Application:
     services: dict[str, Service]
     networks: dict[str, Network]
     volumes: dict[str, Volume]
+    source: document.Document
+
+    def refused(self, message: str, *path: str | int) -> document.Refused:
+        """The error that something in the file is, also found out later."""
+        return self.source.refused(path, message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +200,7 @@ class _Reader:
         for name in self._around.scale:
             if name not in services:
                 raise document.Refused(f'scale: there is no service {name}')
-        found = Application(services, networks, volumes)
+        found = Application(services, networks, volumes, self._source)
         self._check_references(found)
         self._check_cycles(services)
         return found

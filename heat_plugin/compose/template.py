@@ -17,7 +17,6 @@ import dataclasses
 import math
 import typing as ty
 
-from heat_plugin.compose import document
 from heat_plugin.compose import model
 
 VERSION = 'wallaby'
@@ -44,7 +43,8 @@ class Place:
     :param flavors: to choose from for those that have some
     :param network: the default network; None to create one
     :param floating_network: for the ports that are published; None for none
-    :param router: that connects the networks that are created
+    :param router: that connects the networks that are created; None to create
+        one where there are to be floating IPs
     :param images: names in Glance, by those in the file
     :param volume_size: GiB of a volume that says nothing of it
     """
@@ -57,6 +57,11 @@ class Place:
     images: collections.abc.Mapping[str, str] = dataclasses.field(
         default_factory=dict)
     volume_size: int = 1
+
+    def image(self, service: model.Service) -> str:
+        """Name or id of a service's image in Glance."""
+        name = service.properties['image']
+        return self.images.get(name, name.removesuffix(':latest'))
 
 
 def container_names(service: model.Service) -> list[str]:
@@ -84,6 +89,7 @@ class _Writer:
         services = self._application.services.values()
         used = {attachment.network for service in services
                 for attachment in service.networks}
+        self._write_router(used)
         for index, name in enumerate(sorted(used)):
             self._write_network(name, 100 + index)
         for name, volume in self._application.volumes.items():
@@ -108,27 +114,50 @@ class _Writer:
             return self._place.network
         return network.name if network.external else None
 
+    def _write_router(self, networks: collections.abc.Iterable[str]) -> None:
+        """A router of its own, where floating IPs need one."""
+        place = self._place
+        self._router: ty.Any = place.router
+        if (place.router is None and place.floating_network is not None
+                and any(map(self._is_routed, networks))):
+            self._resources['gateway_router'] = {
+                'type': 'OS::Neutron::Router', 'properties': {
+                    'external_gateway_info': {
+                        'network': place.floating_network}}}
+            self._router = {'get_resource': 'gateway_router'}
+
+    def _is_routed(self, name: str) -> bool:
+        """Whether it is a network of ours that is to have a router."""
+        network = self._application.networks.get(name, model.Network(name))
+        return self._external(name) is None and not network.internal
+
     def _write_network(self, name: str, number: int) -> None:
         if self._external(name) is not None:
             return
         network = self._application.networks.get(name, model.Network(name))
         self._resources[f'network_{name}'] = {'type': 'OS::Neutron::Net'}
+        there = {'network': {'get_resource': f'network_{name}'}}
         self._resources[f'subnet_{name}'] = {
             'type': 'OS::Neutron::Subnet', 'properties': {
-                'network': {'get_resource': f'network_{name}'},
-                'cidr': network.cidr or f'192.168.{number}.0/24'}}
-        if self._place.router is not None and not network.internal:
+                **there, 'cidr': network.cidr or f'192.168.{number}.0/24'}}
+        # Without an address of each family a name would not resolve where
+        # nobody but OVN answers: it is silent about the family it has not.
+        self._resources[f'subnet6_{name}'] = {
+            'type': 'OS::Neutron::Subnet', 'properties': {
+                **there, 'ip_version': 6, 'ipv6_address_mode': 'slaac',
+                'cidr': f'fd00:c0a8:{number}::/64'}}
+        if self._router is not None and self._is_routed(name):
             self._resources[f'router_{name}'] = {
                 'type': 'OS::Neutron::RouterInterface', 'properties': {
-                    'router': self._place.router,
+                    'router': self._router,
                     'subnet': {'get_resource': f'subnet_{name}'}}}
 
     def _interface(self, attachment: model.Attachment) -> dict[str, ty.Any]:
         name = attachment.network
         there = self._external(name)
         found: dict[str, ty.Any] = (
-            {'network': there} if there is not None
-            else {'subnet': {'get_resource': f'subnet_{name}'}})
+            {'network': there if there is not None
+             else {'get_resource': f'network_{name}'}})
         if attachment.fixed_ip is not None:
             found['fixed_ip'] = attachment.fixed_ip
         return found
@@ -144,12 +173,9 @@ class _Writer:
         for flavor in sorted(self._place.flavors):
             if flavor.vcpus >= cpus and flavor.ram >= memory:
                 return flavor.name
-        raise document.Refused(
+        raise self._application.refused(
             f'no flavor has {cpus} processors and {memory} MiB',
-            ('services', service.name, 'deploy', 'resources', 'limits'))
-
-    def _image(self, name: str) -> str:
-        return self._place.images.get(name, name.removesuffix(':latest'))
+            'services', service.name, 'deploy', 'resources', 'limits')
 
     def _wait_for(self, service: model.Service) -> dict[str, str]:
         """What the others wait for; by default what Container does."""
@@ -165,7 +191,7 @@ class _Writer:
         place = self._place
         properties = {
             'hostname': name, **service.properties,
-            'image': self._image(service.properties['image']),
+            'image': self._place.image(service),
             'flavor': self._flavor(service),
             'networks': [self._interface(a) for a in service.networks],
             **self._wait_for(service)}
@@ -184,6 +210,10 @@ class _Writer:
         depends += [f'router_{attachment.network}'
                     for attachment in service.networks
                     if f'router_{attachment.network}' in self._resources]
+        if name in self._resources:
+            raise self._application.refused(
+                'is also the name of a network, volume or router, or of '
+                'another replica', 'services', name)
         self._resources[name] = {
             'type': 'NovaContainer::Container', 'properties': properties,
             **({'depends_on': depends} if depends else {})}

@@ -27,7 +27,7 @@ with until it is started again.
 import errno
 import typing
 
-VERSION = 2
+VERSION = 3
 
 # Names of the profiles.
 DEFAULT = 'default'
@@ -60,7 +60,8 @@ io_submit
 """
 
 _MEMORY = """
-brk get_mempolicy madvise map_shadow_stack membarrier memfd_create mincore
+brk get_mempolicy madvise map_shadow_stack membarrier memfd_create
+memfd_secret mincore
 mlock mlock2 mlockall mmap mmap2 mprotect mremap mseal msync munlock
 munlockall munmap pkey_alloc pkey_free pkey_mprotect process_madvise
 process_mrelease remap_file_pages set_mempolicy
@@ -72,8 +73,8 @@ capget capset execve execveat exit exit_group fork futex
 futex_requeue futex_time64 futex_wait futex_waitv futex_wake get_robust_list
 get_thread_area getcpu getegid getegid32 geteuid geteuid32 getgid getgid32
 getgroups getgroups32 getitimer getpgid getpgrp getpid getppid getpriority
-getresgid getresgid32 getresuid getresuid32 getrlimit getrusage getsid gettid
-getuid getuid32 ioprio_get ioprio_set kill landlock_add_rule
+getrandom getresgid getresgid32 getresuid getresuid32 getrlimit getrusage
+getsid gettid getuid getuid32 ioprio_get ioprio_set kill landlock_add_rule
 landlock_create_ruleset landlock_restrict_self modify_ldt nanosleep pause
 pidfd_open pidfd_send_signal prctl prlimit64 ptrace restart_syscall rseq
 riscv_flush_icache rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
@@ -86,13 +87,15 @@ sched_setscheduler sched_yield seccomp set_robust_list set_thread_area
 set_tid_address set_tls setfsgid setfsgid32 setfsuid setfsuid32 setgid
 setgid32 setgroups setgroups32 setitimer setpgid setpriority setregid
 setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32
-setrlimit setsid setuid setuid32 sigaltstack sigreturn swapcontext
+setrlimit setsid setuid setuid32 sigaltstack sigprocmask sigreturn
+swapcontext
 sysinfo tgkill time times tkill ugetrlimit uname vfork wait4
 waitid waitpid
 """
 
 _CLOCKS = """
-adjtimex clock_adjtime clock_getres clock_getres_time64 clock_gettime
+adjtimex clock_adjtime clock_adjtime64 clock_getres clock_getres_time64
+clock_gettime
 clock_gettime64 clock_nanosleep clock_nanosleep_time64 gettimeofday
 timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64
 timer_settime timer_settime64

@@ -27,8 +27,16 @@ ASK_SIZE = b'\x1b7\x1b[999;999H\x1b[6n\x1b8'
 _SIZE = re.compile(rb'\x1b\[8;(\d{1,5});(\d{1,5})t')
 _CURSOR = re.compile(rb'\x1b\[(\d{1,5});(\d{1,5})R')
 
+# Device status and device attributes: a shell asks where its prompt ends.
+_QUESTION = re.compile(rb'\x1b\[(?:\??\d*n|[>=]?0?c)')
+
 # The beginning of either, at the end of what has come so far.
 _PART = re.compile(rb'\x1b\[\d{1,5}(;\d{0,5}){0,2}\Z')
+
+
+def replay(history: bytes | bytearray) -> bytes:
+    """What was written, without questions: nobody waits for an answer now."""
+    return _QUESTION.sub(b'', history)
 
 
 class ConsoleInput:
@@ -39,7 +47,10 @@ class ConsoleInput:
         self._asked = False
 
     def ask(self) -> bytes:
-        """What to send to the viewer; the next cursor report is its size."""
+        """What to send to the viewer; the next cursor report is its size.
+
+        To be sent first, for a program may ask for the cursor, too.
+        """
         self._asked = True
         return ASK_SIZE
 

@@ -347,8 +347,9 @@ class ConsoleServer:
             return
         viewer.console = console
         console.viewers.add(viewer)
-        self._send(viewer, b'HTTP/1.1 200 OK\r\n\r\n' + console.history
-                   + (viewer.input.ask() if console.terminal else b''))
+        self._send(viewer, b'HTTP/1.1 200 OK\r\n\r\n'
+                   + (viewer.input.ask() if console.terminal else b'')
+                   + console_input.replay(console.history))
         if rest:
             self._typed(console, viewer, rest)
 

@@ -58,7 +58,13 @@ def cloud() -> dict:
 @functools.cache
 def connect(user: str) -> openstack.connection.Connection:
     """openstacksdk's connection of ``admin`` or ``demo``."""
-    auth = dict(cloud()['auth'][user])
+    return connect_to(user, user)
+
+
+def connect_to(project: str,
+               user: str = 'demo') -> openstack.connection.Connection:
+    """openstacksdk's connection of a user in a project."""
+    auth = {**cloud()['auth'][user], 'project_name': project}
     region = auth.pop('region_name')
     return openstack.connect(auth=auth, region_name=region,
                              load_yaml_config=False, load_envvars=False,
@@ -273,6 +279,17 @@ class CloudTestCase(unittest.TestCase):
         self.before = host_state()
         self.addCleanup(lambda: self.assertEqual(
             self.before, host_state(), 'left on the nodes'))
+
+    @classmethod
+    def new_project(cls):
+        """An empty project in which the demo user is a member."""
+        identity = cls.admin.identity
+        project = identity.create_project(
+            name=f'test-{uuid.uuid4().hex[:8]}', domain_id='default')
+        cls.addClassCleanup(identity.delete_project, project)
+        identity.assign_project_role_to_user(
+            project, identity.find_user('demo'), identity.find_role('member'))
+        return project
 
     @classmethod
     def upload(cls, archive: bytes, **fields) -> str:

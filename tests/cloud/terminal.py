@@ -15,6 +15,7 @@
 import re
 import typing
 from urllib import parse
+import uuid
 
 import websocket
 
@@ -55,11 +56,13 @@ class Terminal:
 
     def run(self, command: str) -> str:
         """What a command of the shell wrote, which has to succeed."""
-        # What is typed is shown, too, and must not be taken for the answer.
-        self.type(f'echo "begin="; {command}; echo "end=$?."\r')
-        self.read(rb'begin=\r\n')
-        text = self.read(rb'end=\d+\.')
-        output, _, code = text.rpartition(b'end=')
+        # What is typed is shown, too, and so is what was run before; neither
+        # must be taken for the answer.
+        mark = uuid.uuid4().hex
+        self.type(f'echo "{mark}="; {command}; echo "{mark}=$?."\r')
+        self.read(mark.encode() + rb'=\r\n')
+        text = self.read(mark.encode() + rb'=\d+\.')
+        output, _, code = text.rpartition(mark.encode() + b'=')
         if code != b'0.':
             raise AssertionError(f'{command}: {text}')
         return output.decode().replace('\r\n', '\n')

@@ -15,8 +15,6 @@
 import io
 import uuid
 
-import openstack
-
 from nova_container.image import thin
 from nova_container.oci import digest
 from nova_container.oci import manifest
@@ -43,19 +41,8 @@ class ThinImageTest(base.CloudTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        name = f'test-{uuid.uuid4().hex[:8]}'
-        project = cls.admin.identity.create_project(
-            name=name, domain_id='default')
-        cls.addClassCleanup(cls.admin.identity.delete_project, project)
-        auth = dict(base.cloud()['auth']['demo'])
-        region = auth.pop('region_name')
-        user = cls.admin.identity.find_user(auth['username'])
-        role = cls.admin.identity.find_role('member')
-        cls.admin.identity.assign_project_role_to_user(project, user, role)
-        cls.other = openstack.connect(
-            auth={**auth, 'project_name': name}, region_name=region,
-            load_yaml_config=False, load_envvars=False,
-            compute_api_version='2.93')
+        project = cls.new_project()
+        cls.other = base.connect_to(project.name)
         cls.other_project = project.id
 
     def upload_to(self, tenant, data: bytes, **fields):

@@ -123,7 +123,11 @@ class ShellTest(ConsoleTestCase):
         viewer.read(rb'51shown')
         self.server.offer(container_id)
         with Viewer(self.server, container_id, size=None) as other:
-            other.read(rb'51shown')
+            text = other.read(rb'51shown')
+        # Another question before it would be answered for it.
+        question, _, history = text.partition(console_input.ASK_SIZE)
+        self.assertEqual(b'', question)
+        self.assertNotIn(b'\x1b[6n', history)
 
     def test_shell_that_is_left_is_followed_by_another(self):
         container_id = self.run_container(*FOREVER)

@@ -16,6 +16,7 @@ Nova here is the real one, in a copy.
 """
 
 import configparser
+import fnmatch
 import hashlib
 import importlib.metadata
 import os
@@ -23,6 +24,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 import zipfile
@@ -42,10 +44,11 @@ print(nova_container.__file__)
 """
 
 
-def _run(*command: object, **environment: str) -> str:
+def _run(*command: object, cwd: str | pathlib.Path | None = None,
+         **environment: str) -> str:
     done = subprocess.run(
         [str(word) for word in command], text=True, capture_output=True,
-        env={**os.environ, **environment}, timeout=300)
+        cwd=cwd, env={**os.environ, **environment}, timeout=300)
     if done.returncode:
         raise AssertionError(f'{command}: {done.stdout}{done.stderr}')
     return done.stdout
@@ -76,12 +79,53 @@ def _copy(target: pathlib.Path) -> None:
             shutil.copy2(_REPOSITORY / name, target)
 
 
+def _held() -> set[str]:
+    """Paths of what version control holds, with or without it."""
+    ignored = [line.rstrip('/') for line in (
+        _REPOSITORY / '.gitignore').read_text().splitlines()
+        if line and not line.startswith('#')] + ['.git']
+
+    def is_held(path: str) -> bool:
+        return not any(fnmatch.fnmatch(path, pattern)
+                       or fnmatch.fnmatch(os.path.basename(path), pattern)
+                       for pattern in ignored)
+
+    found = set()
+    for root, directories, files in os.walk(_REPOSITORY):
+        place = os.path.relpath(root, _REPOSITORY)
+        directories[:] = [name for name in directories if is_held(
+            os.path.normpath(f'{place}/{name}'))]
+        found |= {path for path in (os.path.normpath(f'{place}/{name}')
+                                    for name in files) if is_held(path)}
+    return found
+
+
 def _files(directory: pathlib.Path) -> dict[str, str]:
     """Digests of the files below a directory, but for compiled ones."""
     return {str(path.relative_to(directory)):
             hashlib.sha256(path.read_bytes()).hexdigest()
             for path in directory.rglob('*')
             if path.is_file() and path.suffix != '.pyc'}
+
+
+class SourceTest(unittest.TestCase):
+
+    def test_all_is_there_without_git(self):
+        """Made of an archive that a forge offers, for instance."""
+        source = pathlib.Path(self.enterContext(
+            tempfile.TemporaryDirectory()))
+        held = _held()
+        self.assertIn('tests/unit/test_package.py', held)
+        for path in held:
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(_REPOSITORY / path, source / path)
+        _run(sys.executable, '-c', 'from pbr import build; '
+             'build.build_sdist("dist")', cwd=source, PBR_VERSION='0.1.1',
+             GIT_CEILING_DIRECTORIES=str(source.parent))
+        with tarfile.open(source / 'dist/nova_container-0.1.1.tar.gz'
+                          ) as archive:
+            packed = {name.partition('/')[2] for name in archive.getnames()}
+        self.assertEqual(set(), held - packed)
 
 
 class PackageTest(unittest.TestCase):

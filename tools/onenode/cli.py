@@ -247,8 +247,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         run = demo.Run(cloud, demo.DEMOS[arguments.name], report)
         if not run.run():
             return 1
-    report.say(f'\n{run.address} answers after {report.elapsed():.0f} s. '
-               f'Remove it with: openstack stack delete {arguments.name}')
+    what = (f'{run.outputs["address"]} answers' if run.demo.answers
+            else f'The stack {run.demo.name} is there')
+    report.say(f'\n{what} after {report.elapsed():.0f} s. '
+               f'Remove it with: openstack stack delete {run.demo.name}')
     return 0
 
 

@@ -27,7 +27,8 @@ from onenode import plan
 SOURCES = plan.REPOSITORY / 'tools/images'
 NAMES = tuple(sorted(path.name for path in SOURCES.iterdir()))
 
-TOOLS = ('buildah', 'mmdebstrap')
+# The keyring is for a machine that is not Debian itself.
+TOOLS = ('buildah', 'debian-archive-keyring', 'gpg', 'mmdebstrap')
 
 _EXCLUDED = 'path-exclude=/usr/share/{doc,info,locale,man}/*'
 
@@ -56,6 +57,19 @@ def _suite() -> str:
     return 'stable'
 
 
+def _keep_packages(store: pathlib.Path) -> list[str]:
+    """Options of mmdebstrap to download nothing twice.
+
+    Source: mmdebstrap(1), EXAMPLES.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    inside = '/var/cache/apt/archives'
+    return ['--skip=essential/unlink',
+            f'--setup-hook=mkdir -p "$1{inside}"',
+            f'--setup-hook=sync-in {store} {inside}',
+            f'--customize-hook=sync-out {inside} {store}']
+
+
 def build(layout: plan.Layout, name: str, log: pathlib.Path) -> bool:
     """Build an image as a docker archive; False if it is there."""
     target = archive(layout, name)
@@ -71,8 +85,11 @@ def build(layout: plan.Layout, name: str, log: pathlib.Path) -> bool:
     included = ','.join((SOURCES / name / 'packages').read_text().split())
     command.run(['mmdebstrap', '--quiet', '--variant=minbase',
                  f'--include={included}', f'--dpkgopt={_EXCLUDED}',
-                 '--aptopt=APT::Install-Recommends "false"', _suite(),
-                 context / 'rootfs.tar'],
+                 '--aptopt=APT::Install-Recommends "false"',
+                 *_keep_packages(layout.cache / 'images' / 'packages'),
+                 *(f'--customize-hook={script}'
+                   for script in (SOURCES / name).glob('customize')),
+                 _suite(), context / 'rootfs.tar'],
                 log=log)
     buildah = ['buildah', '--storage-driver', 'vfs', '--root',
                work / 'storage', '--runroot', work / 'run']

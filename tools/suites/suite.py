@@ -66,9 +66,9 @@ SUITES: ty.Final = (
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',
           profile='cloud', host=True, uses_cloud=True,
-          # Tests of volumes are run by name: -- volume
+          # These are run by name: -- cloud.test_dashboard, -- volume
           arguments=('--exclude-regex',
-                     r'cloud\.test_(volumes|boot_volume)')),
+                     r'cloud\.test_(boot_volume|dashboard|volumes)')),
 )
 
 

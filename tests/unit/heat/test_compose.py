@@ -244,12 +244,30 @@ class TemplateTest(base.TestCase):
               there: {external: true, name: public}
             ''', router='r')['resources']
         self.assertEqual(
-            [{'subnet': {'get_resource': 'subnet_inside'}},
+            [{'network': {'get_resource': 'network_inside'}},
              {'network': 'public'}],
             resources['a']['properties']['networks'])
         self.assertEqual('10.9.0.0/24',
                          resources['subnet_inside']['properties']['cidr'])
         self.assertEqual(['router_inside'], resources['a']['depends_on'])
+
+    def test_floating_ips_need_a_router(self):
+        text = 'services: {a: {image: i, ports: ["80:80"]}}'
+        resources = write(text, None, floating_network='public')['resources']
+        self.assertEqual(
+            {'network': 'public'},
+            resources['gateway_router']['properties']['external_gateway_info'])
+        self.assertEqual(
+            {'get_resource': 'gateway_router'},
+            resources['router_default']['properties']['router'])
+        self.assertEqual(['router_default'], resources['a']['depends_on'])
+        for where in ({'network': 'there'}, {'network': None}):
+            self.assertNotIn('gateway_router',
+                             write(text, **where)['resources'])
+
+    def test_names_of_resources_are_taken(self):
+        with self.assertRaisesRegex(document.Refused, 'a-2: is also the name'):
+            write('services: {a: {image: i, scale: 2}, a-2: {image: i}}')
 
     def test_a_default_network_of_its_own(self):
         resources = write('services: {a: {image: i}}', None)['resources']

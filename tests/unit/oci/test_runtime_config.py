@@ -115,6 +115,13 @@ class SeccompTest(unittest.TestCase):
                      'open_by_handle_at', 'userfaultfd'):
             self.assertIn(name, refused)
 
+    def test_what_has_no_substitute_is_allowed(self):
+        """Apache does not start without getrandom."""
+        (allowed,) = (rule['names'] for rule in self.rules
+                      if 'openat' in rule['names'])
+        for name in ('getrandom', 'memfd_create', 'prlimit64', 'rseq'):
+            self.assertIn(name, allowed)
+
     def test_each_call_is_named_once(self):
         plain = [name for rule in self.rules if 'args' not in rule
                  for name in rule['names']]

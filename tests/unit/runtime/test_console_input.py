@@ -15,6 +15,13 @@ import unittest
 from nova_container.runtime import console_input
 
 
+class ReplayTest(unittest.TestCase):
+
+    def test_questions_are_left_out(self):
+        self.assertEqual(b'/ # \x1b[1mls\x1b[K\r\n', console_input.replay(
+            b'/ # \x1b[6n\x1b[1mls\x1b[K\x1b[c\x1b[>0c\x1b[?6n\r\n'))
+
+
 class ConsoleInputTest(unittest.TestCase):
 
     def setUp(self):

@@ -18,12 +18,12 @@ path), parameters. Prints a JSON object: outputs.
 """
 
 import json
-import pathlib
 import sys
 import time
 import typing as ty
 
 import openstack
+from openstack.orchestration.util import template_utils
 
 # The digest of what an image was built from.
 _SOURCE = 'nova_container_source'
@@ -50,12 +50,13 @@ def settled(demo: openstack.connection.Connection, name: str) -> ty.Any:
     """The stack, once nothing is in progress; None if there is none."""
     end = time.monotonic() + _TIMEOUT
     while time.monotonic() < end:
-        found = demo.orchestration.find_stack(name)
+        found = next(iter(demo.orchestration.stacks(name=name)), None)
         if found is None:
             return None
-        found = demo.orchestration.get_stack(found.id)
-        if not found.status.endswith('IN_PROGRESS'):
-            return found
+        # With DELETE_COMPLETE it still has its name for a moment.
+        if (not found.status.endswith('IN_PROGRESS')
+                and found.status != 'DELETE_COMPLETE'):
+            return demo.orchestration.get_stack(found.id)
         time.sleep(1)
     sys.exit(f'stack {name} is still at work after {_TIMEOUT} s')
 
@@ -72,7 +73,8 @@ def reasons(demo: openstack.connection.Connection, stack: ty.Any) -> str:
 def bring_up(demo: openstack.connection.Connection, name: str, template: str,
              parameters: dict[str, ty.Any]) -> ty.Any:
     """Have a stack that is as its template says."""
-    text = pathlib.Path(template).read_text()
+    files, content = template_utils.get_template_contents(
+        template_file=template)
     stack = settled(demo, name)
     if stack is not None and stack.status.startswith(('CREATE_F', 'DELETE')):
         demo.orchestration.delete_stack(stack)
@@ -80,10 +82,10 @@ def bring_up(demo: openstack.connection.Connection, name: str, template: str,
             sys.exit(f'stack {name} cannot be deleted')
         stack = None
     if stack is None:
-        demo.orchestration.create_stack(name=name, template=text,
-                                        parameters=parameters)
+        demo.orchestration.create_stack(name=name, template=content,
+                                        files=files, parameters=parameters)
     else:
-        demo.orchestration.update_stack(stack, template=text,
+        demo.orchestration.update_stack(stack, template=content, files=files,
                                         parameters=parameters)
     stack = settled(demo, name)
     if stack is None or not stack.status.endswith('COMPLETE'):
