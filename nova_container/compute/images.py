@@ -64,9 +64,12 @@ class Images:
         :raises UserError: not an image of ours, or larger than the flavor, or
             one whose layers the user may not read
         """
+        if image_id is None and boot is not None:
+            return self._ensure_from_volume(context, instance, boot)
         image_id = image_id or instance.image_ref
         if not image_id:
-            return self._ensure_from_volume(context, instance, boot)
+            raise exception.InvalidSpec(
+                'it has neither an image nor a volume to boot from')
         _check_format(image_id, image_meta.container_format,
                       image_meta.disk_format)
         root_gb = instance.flavor.root_gb
@@ -84,11 +87,9 @@ class Images:
             source=layer_images.LayerImages(context, owner))
 
     def _ensure_from_volume(self, context, instance, boot) -> store.Image:
-        if boot is None:
-            raise exception.InvalidSpec(
-                'it has neither an image nor a volume to boot from')
+        # A server of a snapshot of a volume names an image, which is empty.
         return self.store.ensure(
-            _source(instance), boot.read, size=boot.size,
+            instance.uuid, boot.read, size=boot.size,
             max_bytes=boot.room(), source=layer_images.LayerImages(
                 context, lambda: instance.project_id))
 

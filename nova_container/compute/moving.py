@@ -60,17 +60,18 @@ def _needed(instance, trees: collections.abc.Iterable[str]) -> int:
     return sum(used.get(tree, 0) for tree in trees)
 
 
-def require_room(instance, flavor, image: store.Image | None) -> None:
+def require_room(instance, flavor, image: store.Image | None,
+                 volume_backed: bool) -> None:
     """Refuse a flavor whose disks do not take what is there.
 
     :param instance: nova.objects.Instance
     :param flavor: the new one
     :param image: what the container is made of
+    :param volume_backed: its root disk is a volume
     :raises ResizeError: a disk of the flavor is too small
     """
     old, new = flavors.disks(instance.flavor), flavors.disks(flavor)
-    if not instance.image_ref:
-        # Its root disk is a volume.
+    if volume_backed:
         old, new = (dataclasses.replace(each, root=None)
                     for each in (old, new))
     if image is not None and new.root is not None and image.size > new.root:
@@ -186,7 +187,8 @@ class MovingMixin:
                                    timeout=0, retry_interval=0):
         with rolled_back(instance), self._decided(instance), \
                 contextlib.ExitStack() as undo:
-            require_room(instance, flavor, self._images.of(instance))
+            require_room(instance, flavor, self._images.of(instance),
+                         volumes.root(block_device_info) is not None)
             if state.read(instance.uuid).process is not None:
                 undo.callback(self._start_again, context, instance,
                               network_info, block_device_info)

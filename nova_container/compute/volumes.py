@@ -219,6 +219,12 @@ def mappings(block_device_info: dict | None) -> list[dict]:
     return (block_device_info or {}).get('block_device_mapping') or []
 
 
+def root(block_device_info: dict | None) -> dict | None:
+    """The mapping of the volume that a server boots from, if it does."""
+    return next((mapping for mapping in mappings(block_device_info)
+                 if mapping.get('boot_index') == 0), None)
+
+
 @dataclasses.dataclass(frozen=True)
 class Connected:
     """The volumes of a server, as its container is to have them.
@@ -241,7 +247,7 @@ def connect_all(context, instance, block_device_info: dict | None
     with contextlib.ExitStack() as undo:
         for mapping in mappings(block_device_info):
             connection_info = mapping['connection_info']
-            if mapping.get('boot_index') == 0:
+            if mapping is root(block_device_info):
                 boot = _connect_boot(context, instance, connection_info)
                 undo.callback(disconnect, instance.uuid, boot.volume)
                 continue

@@ -93,6 +93,10 @@ class BootVolumeTest(test_volumes.VolumeTestCase):
         copy = self.active(self.boot(image.id, name='copy'))
         copied = self.root_of(copy)
         self.check(copy)
+        # It names an image, which is empty.
+        self.migrate(copy)
+        self.confirm(copy)
+        self.check(copy)
         self.delete(copy)
         self.gone(copied)
         self.delete_snapshot(snapshot)
