@@ -220,14 +220,16 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
               block_device_info=None, power_on=True, accel_info=None):
         with fault.translated(instance, building=True), \
                 contextlib.ExitStack() as undo:
-            image = self._images.ensure(context, instance, image_meta)
+            undo.callback(volumes.disconnect_all, context, instance)
+            attachments = volumes.connect_all(context, instance,
+                                              block_device_info)
+            image = self._images.ensure(context, instance, image_meta,
+                                        boot=attachments.boot)
             # Waits for Neutron, which has worked meanwhile.
             network_info = network_info or []
             device_metadata.save(context, instance)
-            undo.callback(volumes.disconnect_all, context, instance)
             spec = self._intent(
-                instance, image, network_info,
-                volumes.connect_all(context, instance, block_device_info),
+                instance, image, network_info, attachments,
                 config_drive.files(instance, network_info, injected_files,
                                    admin_password),
                 config_drive.injected(injected_files))

@@ -108,10 +108,11 @@ def resources(flavor, pids_limit: int,
         network_out=_bandwidth(specs, 'outbound'))
 
 
-def disks(flavor) -> disk.Disk:
+def disks(flavor, boot: disk.BootVolume | None = None) -> disk.Disk:
     """Disks of a flavor; a root disk of 0 is for no limit.
 
     :param flavor: nova.objects.Flavor
+    :param boot: in place of the flavor's root disk
     """
-    return disk.Disk(root=flavor.root_gb * _GIB or None,
-                     ephemeral=flavor.ephemeral_gb * _GIB or None)
+    return disk.Disk(root=None if boot else flavor.root_gb * _GIB or None,
+                     ephemeral=flavor.ephemeral_gb * _GIB or None, boot=boot)

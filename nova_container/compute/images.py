@@ -20,6 +20,7 @@ import nova.conf
 from nova import exception as nova_exception
 from nova.image import glance
 
+from nova_container.compute import boot_volume
 from nova_container.compute import courier
 from nova_container.compute import layer_images
 from nova_container import exception
@@ -51,21 +52,24 @@ class Images:
         self._glance = glance.API()
 
     def ensure(self, context, instance, image_meta,
-               image_id: str | None = None) -> store.Image:
+               image_id: str | None = None,
+               boot: boot_volume.Archive | None = None) -> store.Image:
         """The image of a server, unpacked on this host.
 
         Glance is asked with the user's own token.
 
         :param image_meta: nova.objects.ImageMeta
         :param image_id: another image than the one it is made from
+        :param boot: where the image is, unless in Glance
         :raises UserError: not an image of ours, or larger than the flavor, or
             one whose layers the user may not read
         """
+        if image_id is None and boot is not None:
+            return self._ensure_from_volume(context, instance, boot)
         image_id = image_id or instance.image_ref
         if not image_id:
             raise exception.InvalidSpec(
-                'boot from volume is not supported yet by the container '
-                'driver; boot from an image')
+                'it has neither an image nor a volume to boot from')
         _check_format(image_id, image_meta.container_format,
                       image_meta.disk_format)
         root_gb = instance.flavor.root_gb
@@ -82,10 +86,17 @@ class Images:
             size=_size(image_meta), max_bytes=(root_gb << 30) or None,
             source=layer_images.LayerImages(context, owner))
 
+    def _ensure_from_volume(self, context, instance, boot) -> store.Image:
+        # A server of a snapshot of a volume names an image, which is empty.
+        return self.store.ensure(
+            instance.uuid, boot.read, size=boot.size,
+            max_bytes=boot.room(), source=layer_images.LayerImages(
+                context, lambda: instance.project_id))
+
     def keep(self, instance) -> None:
         """Remember what a server is made of, whatever becomes of its image.
         """
-        known = self.store.record(instance.image_ref)
+        known = self.store.record(_source(instance))
         if known is not None:
             self.store.adopt(instance.uuid, known)
 
@@ -96,16 +107,16 @@ class Images:
     def of(self, instance) -> store.Image | None:
         """What a server is made of, if it is on this host."""
         return (self.store.get(instance.uuid)
-                or self.store.get(instance.image_ref))
+                or self.store.get(_source(instance)))
 
     def record_of(self, instance) -> record.Record | None:
         """The record of what a server is made of."""
         return (self.store.record(instance.uuid)
-                or self.store.record(instance.image_ref))
+                or self.store.record(_source(instance)))
 
     def adopt(self, instance, raw_config: bytes) -> store.Image | None:
         """Remember what a server is made of, if all its layers are here."""
-        base = self.store.record(instance.image_ref)
+        base = self.store.record(_source(instance))
         blobs = {blob.diff_id: blob for blob in (base.layers if base else ())}
         config = image_config.ImageConfig.from_json(raw_config)
         return self.store.adopt(instance.uuid, record.Record(
@@ -116,7 +127,10 @@ class Images:
 
     def obtainable(self, instance) -> frozenset[digest.Digest]:
         """diffIDs of the layers that any host gets from a server's image."""
-        known = self.store.record(instance.image_ref)
+        known = self.store.record(_source(instance))
+        if known is not None and not instance.image_ref:
+            # The volume goes where the server goes.
+            return frozenset(known.config.diff_ids)
         try:
             status = self._glance.get(courier.service_context(),
                                       instance.image_ref)['status']
@@ -182,7 +196,7 @@ class Images:
         if CONF.image_cache.remove_unused_base_images:
             self.store.expire(
                 {name for instance in instances
-                 for name in (instance.image_ref, instance.uuid)},
+                 for name in (_source(instance), instance.uuid)},
                 engine.layers_in_use(),
                 CONF.image_cache.remove_unused_original_minimum_age_seconds,
                 time.monotonic() + _PASS)
@@ -191,6 +205,13 @@ class Images:
         """Disk that the layers of this host use, once each, GiB."""
         size = sum(layer.size for layer in self.store.layers())
         return -(-size // (1 << 30))
+
+
+def _source(instance) -> str:
+    """The image that a server is made of; its own id, if it has it from a
+    volume.
+    """
+    return instance.image_ref or instance.uuid
 
 
 def _check_format(image_id: str, container_format: str,

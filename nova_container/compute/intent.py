@@ -19,16 +19,18 @@ from nova_container.compute import flavor
 from nova_container.compute import numa
 from nova_container.compute import port
 from nova_container.compute import process
+from nova_container.compute import volumes as volumes_
 from nova_container.compute import wishes
 from nova_container.image import store
 from nova_container.spec import container
 from nova_container.spec import file
 from nova_container.spec import restart
-from nova_container.spec import volume
+
+_NO_VOLUMES = volumes_.Connected()
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
-          volumes: tuple[volume.Attachment, ...] = (),
+          volumes: volumes_.Connected = _NO_VOLUMES,
           drive: tuple[file.File, ...] | None = None,
           metadata: dict[str, str] | None = None,
           image_kind: str | None = None,
@@ -60,7 +62,8 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit,
                                 numa.place(instance)),
-        disk=flavor.disks(instance.flavor),
+        disk=flavor.disks(instance.flavor,
+                          volumes.boot.disk if volumes.boot else None),
         dns=port.name_servers(network_info),
         addresses=tuple(ip['address'] for vif in network_info
                         for ip in vif.fixed_ips()),
@@ -76,11 +79,11 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
         authorized_keys='' if kind_ == container.MACHINE
         else instance.key_data or '',
         injected=injected,
-        volumes=volumes)
+        volumes=volumes.attachments)
 
 
 def rescue(instance, image: store.Image, network_info, pids_limit: int,
-           volumes: tuple[volume.Attachment, ...], properties: dict[str, str],
+           volumes: volumes_.Connected, properties: dict[str, str],
            own: bool) -> container.ContainerSpec:
     """The system that a server is rescued with.
 

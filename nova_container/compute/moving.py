@@ -21,6 +21,7 @@ in Glance, and a hard reboot goes on with it.
 
 import collections.abc
 import contextlib
+import dataclasses
 import json
 import os
 
@@ -28,6 +29,7 @@ from nova import exception as nova_exception
 from oslo_config import cfg
 from oslo_log import log
 
+from nova_container.compute import boot_volume
 from nova_container.compute import courier
 from nova_container.compute import fault
 from nova_container.compute import flavor as flavors
@@ -58,15 +60,20 @@ def _needed(instance, trees: collections.abc.Iterable[str]) -> int:
     return sum(used.get(tree, 0) for tree in trees)
 
 
-def require_room(instance, flavor, image: store.Image | None) -> None:
+def require_room(instance, flavor, image: store.Image | None,
+                 volume_backed: bool) -> None:
     """Refuse a flavor whose disks do not take what is there.
 
     :param instance: nova.objects.Instance
     :param flavor: the new one
     :param image: what the container is made of
+    :param volume_backed: its root disk is a volume
     :raises ResizeError: a disk of the flavor is too small
     """
     old, new = flavors.disks(instance.flavor), flavors.disks(flavor)
+    if volume_backed:
+        old, new = (dataclasses.replace(each, root=None)
+                    for each in (old, new))
     if image is not None and new.root is not None and image.size > new.root:
         raise nova_exception.ResizeError(
             reason=f'the image has {image.size} bytes, more than the root '
@@ -124,11 +131,13 @@ def pack(known: images.Images, instance, flavor, spool: str, fd: int,
         file.write(courier.Index(json.dumps(config), tuple(parts)).encode())
 
 
-def unpack(known: images.Images, context, instance, image_meta, spool: str,
-           fd: int, build: collections.abc.Callable[
+def unpack(known: images.Images, context, instance, image_meta,
+           boot: boot_volume.Archive | None, spool: str, fd: int,
+           build: collections.abc.Callable[
                [store.Image], container.ContainerSpec]) -> None:
     """Define a container from a spool file that ``pack`` has written.
 
+    :param boot: where that image is, unless in Glance
     :param build: its spec, for the image that it is made of
     :raises TransferFailed: a layer is not to be had
     """
@@ -140,7 +149,8 @@ def unpack(known: images.Images, context, instance, image_meta, spool: str,
     raw_config = index.config.encode()
     image = known.adopt(instance, raw_config)
     if image is None:
-        known.ensure(courier.authorized(context), instance, image_meta)
+        known.ensure(courier.authorized(context), instance, image_meta,
+                     boot=boot)
         image = known.adopt(instance, raw_config)
     if image is None:
         raise exception.TransferFailed(
@@ -178,7 +188,8 @@ class MovingMixin:
                                    timeout=0, retry_interval=0):
         with rolled_back(instance), self._decided(instance), \
                 contextlib.ExitStack() as undo:
-            require_room(instance, flavor, self._images.of(instance))
+            require_room(instance, flavor, self._images.of(instance),
+                         volumes.root(block_device_info) is not None)
             if state.read(instance.uuid).process is not None:
                 undo.callback(self._start_again, context, instance,
                               network_info, block_device_info)
@@ -245,7 +256,8 @@ class MovingMixin:
                     self._courier.fetch(instance, archive)
             attachments = volumes.connect_all(context, instance,
                                               block_device_info)
-            unpack(self._images, context, instance, image_meta, spool, fd,
+            unpack(self._images, context, instance, image_meta,
+                   attachments.boot, spool, fd,
                    lambda image: self._intent(instance, image, network_info,
                                               attachments))
         if kept is None:

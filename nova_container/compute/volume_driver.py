@@ -53,7 +53,7 @@ class VolumeMixin:
     def detach_volume(self, context, connection_info, instance, mountpoint,
                       encryption=None):
         with fault.translated(instance):
-            volumes.detach(instance, connection_info, mountpoint)
+            volumes.detach(instance, connection_info)
 
     def extend_volume(self, context, connection_info, instance,
                       requested_size):
@@ -63,8 +63,20 @@ class VolumeMixin:
     def swap_volume(self, context, old_connection_info, new_connection_info,
                     instance, mountpoint, resize_to):
         with fault.translated(instance):
+            old = cinder.API().get(
+                context, volumes.volume_id(old_connection_info))
+            # Nova decides by the same sign whether to tell Cinder to go on.
             volumes.swap(instance, old_connection_info, new_connection_info,
-                         mountpoint)
+                         keeps_id=old.get('migration_status') == 'migrating')
+
+    def rebuild(self, context, instance, *args, network_info=None,
+                reimage_boot_volume=False, **kwargs):
+        if reimage_boot_volume:
+            with fault.translated(instance), self._decided(instance):
+                self._halt(instance, network_info or [])
+                volumes.clear_boot(instance)
+        # Nova's own way does it, with destroy and spawn.
+        raise NotImplementedError
 
     def volume_snapshot_create(self, context, instance, volume_id,
                                create_info):

@@ -90,7 +90,8 @@ class Finisher:
                                                                      ids)
         for server, mappings in found.items():
             for mapping in mappings:
-                if mapping.is_volume and mapping.volume_id in stuck:
+                if (mapping.is_volume and not mapping.is_root
+                        and mapping.volume_id in stuck):
                     self._finish_one(context, server, mapping)
 
     def _finish_one(self, context, server: str, mapping) -> None:

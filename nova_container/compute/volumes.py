@@ -33,6 +33,7 @@ from os_brick.initiator import connector
 from oslo_concurrency import lockutils
 from oslo_log import log
 
+from nova_container.compute import boot_volume
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.privileged import definition
@@ -121,9 +122,11 @@ class _Record:
             with open(self._path) as file:
                 content = json.load(file)
         except FileNotFoundError:
-            content = {'connection': None, 'servers': []}
-        self.connection: dict | None = content['connection']
-        self.servers: set[str] = set(content['servers'])
+            content = {}
+        self.connection: dict | None = content.get('connection')
+        self.servers: set[str] = set(content.get('servers', ()))
+        # Bytes, where a server boots from it.
+        self.archive: int | None = content.get('archive')
 
     def save(self) -> None:
         if not self.servers:
@@ -133,7 +136,8 @@ class _Record:
         # It may hold a secret of the storage.
         definition.write(self._path, json.dumps(
             {'connection': self.connection,
-             'servers': sorted(self.servers)}), 0o600, os.getuid(),
+             'servers': sorted(self.servers),
+             'archive': self.archive}), 0o600, os.getuid(),
             os.getgid())
 
 
@@ -215,17 +219,38 @@ def mappings(block_device_info: dict | None) -> list[dict]:
     return (block_device_info or {}).get('block_device_mapping') or []
 
 
+def root(block_device_info: dict | None) -> dict | None:
+    """The mapping of the volume that a server boots from, if it does."""
+    return next((mapping for mapping in mappings(block_device_info)
+                 if mapping.get('boot_index') == 0), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Connected:
+    """The volumes of a server, as its container is to have them.
+
+    :param boot: it boots from this one
+    """
+
+    attachments: tuple[volume_spec.Attachment, ...] = ()
+    boot: boot_volume.Archive | None = None
+
+
 def connect_all(context, instance, block_device_info: dict | None
-                ) -> tuple[volume_spec.Attachment, ...]:
+                ) -> Connected:
     """Connect every volume of a server, for its container to have.
 
-    :returns: for ContainerSpec.volumes
     :raises InvalidSpec: a container cannot have one of them
     """
     wanted = []
+    boot = None
     with contextlib.ExitStack() as undo:
         for mapping in mappings(block_device_info):
             connection_info = mapping['connection_info']
+            if mapping is root(block_device_info):
+                boot = _connect_boot(context, instance, connection_info)
+                undo.callback(disconnect, instance.uuid, boot.volume)
+                continue
             stored = getattr(mapping, '_bdm_obj', None)
             wanted.append(attachment(
                 instance, connection_info, mapping['mount_device'],
@@ -235,7 +260,37 @@ def connect_all(context, instance, block_device_info: dict | None
                           volume_id(connection_info))
         volume_spec.check_distinct(tuple(wanted))
         undo.pop_all()
-    return tuple(wanted)
+    return Connected(tuple(wanted), boot)
+
+
+def _connect_boot(context, instance, connection_info: dict
+                  ) -> boot_volume.Archive:
+    name = volume_id(connection_info)
+    if connection_info.get('multiattach'):
+        raise exception.InvalidSpec(
+            f'volume {name} may be attached to several servers, whose kernels '
+            'would destroy its file system: no server boots from it')
+    # Where the file system begins, that stays for as long as it is used.
+    size = _Record(name).archive
+    archive = (boot_volume.find(context, name) if size is None
+               else boot_volume.Archive(name, size))
+    connect(instance.uuid, connection_info)
+    with _lock(name):
+        record = _Record(name)
+        record.archive = archive.size
+        record.save()
+    return archive
+
+
+def clear_boot(instance) -> None:
+    """Forget all that is on the volume that a halted server boots from.
+
+    What its writable layer was would else be found behind another image.
+    """
+    for name in _names():
+        record = _Record(name)
+        if instance.uuid in record.servers and record.archive is not None:
+            volume.clear(name)
 
 
 def disconnect_all(context, instance, block_device_info: dict | None = None
@@ -265,63 +320,56 @@ def attach(instance, connection_info: dict, device: str,
         undo.pop_all()
 
 
-def _attached(instance, connection_info: dict, device: str
-              ) -> volume_spec.Attachment | None:
-    """How a container has a volume; None if it has none such.
-
-    After a migration within Cinder a volume bears the id of the one it was
-    copied from, so the name of the device counts, too.
-    """
-    name = volume_id(connection_info)
-    try:
-        found = volume.of(instance.uuid)
-    except exception.ContainerNotFound:
-        return None
-    short = nova_block_device.strip_dev(device)
-    for each in sorted(found, key=lambda each: each.volume != name):
-        if each.volume == name or each.device == short:
-            return each
-    return None
-
-
-def detach(instance, connection_info: dict, device: str) -> None:
+def detach(instance, connection_info: dict) -> None:
     """Take a volume from a container and disconnect it."""
-    found = _attached(instance, connection_info, device)
-    name = volume_id(connection_info)
-    if found is not None:
-        name = found.volume
-        volume.detach(instance.uuid, name)
-    disconnect(instance.uuid, name)
+    forget(instance, volume_id(connection_info))
 
 
 def forget(instance, name: str) -> None:
-    """Take a volume from a container, of which Nova knows the id alone."""
+    """Take a volume from a container and disconnect it, by its id."""
     with contextlib.suppress(exception.ContainerNotFound):
         volume.detach(instance.uuid, name)
     disconnect(instance.uuid, name)
 
 
-def swap(instance, old: dict, new: dict, device: str) -> None:
+def swap(instance, old: dict, new: dict, keeps_id: bool) -> None:
     """Put another volume in the place of one, with the same content.
 
     The container is without it while it is copied.
 
+    :param keeps_id: Cinder is about to give the new one the id of the old
+        one, as it does when it moves a volume to another back end
     :raises StateConflict: a process in the container uses it
     """
-    before = _attached(instance, old, device)
-    if before is None:
-        raise exception.StateConflict(
-            f'volume {volume_id(old)} is not attached')
-    after = dataclasses.replace(before, volume=volume_id(new))
+    before, target = _attached(instance, old), volume_id(new)
     with contextlib.ExitStack() as undo:
         connect(instance.uuid, new)
-        undo.callback(disconnect, instance.uuid, after.volume)
+        undo.callback(disconnect, instance.uuid, target)
         volume.detach(instance.uuid, before.volume)
         undo.callback(volume.attach, instance.uuid, before)
-        volume.copy(before.volume, after.volume)
-        volume.attach(instance.uuid, after)
+        volume.copy(before.volume, target)
+        disconnect(instance.uuid, before.volume)
+        undo.callback(connect, instance.uuid, old)
+        if keeps_id:
+            disconnect(instance.uuid, target)
+            target = before.volume
+            connect(instance.uuid, {**new, 'serial': target})
+            undo.callback(disconnect, instance.uuid, target)
+        volume.attach(instance.uuid,
+                      dataclasses.replace(before, volume=target))
         undo.pop_all()
-    disconnect(instance.uuid, before.volume)
+
+
+def _attached(instance, connection_info: dict) -> volume_spec.Attachment:
+    name = volume_id(connection_info)
+    for each in volume.of(instance.uuid):
+        if each.volume == name:
+            return each
+    if _Record(name).archive is not None:
+        raise exception.InvalidSpec(
+            f'the server boots from volume {name}, which therefore stays on '
+            'its back end; move it once no server has it')
+    raise exception.StateConflict(f'volume {name} is not attached')
 
 
 def extend(connection_info: dict, wanted: int) -> None:

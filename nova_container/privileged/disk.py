@@ -21,6 +21,7 @@ found by trying when the volume is made, and told afterwards by what is there:
 
 - nothing, for a root disk without a limit;
 - a project quota, where the file system has them;
+- the file system on the volume, for one that boots from it (``boot_volume``);
 - a file system of its own in ``<volume>.img`` elsewhere, which is mounted in
   the containers' mount namespace while the container runs. Its directories
   are made at the first mount.
@@ -37,6 +38,7 @@ import subprocess
 import typing
 
 from nova_container import exception
+from nova_container.privileged import boot_volume
 from nova_container.privileged import context
 from nova_container.privileged import linux
 from nova_container.privileged import loop
@@ -156,7 +158,8 @@ def define(container_id: str, wish: disk.Disk, base: int) -> None:
     :raises NoSpace: the host's file system does not take it
     :raises HostUnsupported: nothing on this host can limit a disk
     """
-    _make(container_id, _ROOT, wish.root, base)
+    if wish.boot is None:
+        _make(container_id, _ROOT, wish.root, base)
     if wish.ephemeral is not None:
         _make(container_id, _EPHEMERAL, wish.ephemeral, base)
 
@@ -202,7 +205,12 @@ def define_rescue(container_id: str, wish: disk.Disk, base: int) -> None:
     """Make the disk of a rescue system, empty.
 
     :param wish: the container's own disks
+    :raises InvalidSpec: the root disk is a volume
     """
+    if wish.boot is not None:
+        raise exception.InvalidSpec(
+            f'container {container_id} boots from volume {wish.boot.volume}, '
+            'and so it is not rescued; attach the volume to another server')
     remove_rescue(container_id)
     _make(container_id, _RESCUE, wish.root, base)
 
@@ -230,6 +238,8 @@ def mount(container_id: str, wish: disk.Disk, base: int,
     stop_reading(container_id)
 
     def at(volume: _Volume) -> str:
+        if volume is _ROOT and wish.boot is not None:
+            return _mount_boot(container_id, wish.boot, base)
         image = _image(container_id, volume)
         if not os.path.exists(image):
             return place.container_state(container_id)
@@ -253,6 +263,18 @@ def mount(container_id: str, wish: disk.Disk, base: int,
         rescue=writable(at(_RESCUE), 'rescue-') if rescue else None)
 
 
+def _mount_boot(container_id: str, boot: disk.BootVolume, base: int) -> str:
+    target = _mount_point(container_id, _ROOT)
+    boot_volume.mount(boot, target, base)
+    names = [name for name, _, _ in _ROOT.directories]
+    boot_volume.require_directories(
+        boot, *(os.path.join(target, name) for name in (
+            *names, *(f'{name}.new' for name in names),
+            *(f'nested/{name}' for name in NESTED))))
+    _make_directories(target, _ROOT, base)
+    return target
+
+
 def places(container_id: str) -> set[str]:
     """Directories on each file system that the container reads or writes."""
     return {place.state()} | {
@@ -268,13 +290,21 @@ def upper(container_id: str, base: int) -> typing.Iterator[str]:
 
     To be entered in the containers' mount namespace, under the container's
     lock. ``stop_reading`` cleans up after one that was killed.
+
+    :raises StateConflict: it is on a volume, which only a container that runs
+        has mounted
     """
     image = _image(container_id, _ROOT)
     target = _mount_point(container_id, _ROOT)
-    if not os.path.exists(image):
-        yield place.container_state(container_id, 'upper')
-    elif os.path.ismount(target):
+    plain = place.container_state(container_id, 'upper')
+    if os.path.ismount(target):
         yield os.path.join(target, 'upper')
+    elif os.path.isdir(plain):
+        yield plain
+    elif not os.path.exists(image):
+        raise exception.StateConflict(
+            f'container {container_id}: its writable layer is on the volume '
+            'that it boots from; start it first')
     else:
         stop_reading(container_id)
         target = place.run('disks', container_id)
@@ -363,6 +393,9 @@ def used(container_id: str) -> int | None:
     try:
         project = quota.project(path)
     except FileNotFoundError:
+        if os.path.isdir(os.path.dirname(path)):
+            # On a volume.
+            return None
         raise exception.ContainerNotFound(
             f'container {container_id} is not defined on this host')
     return quota.used(path, project) if project else None

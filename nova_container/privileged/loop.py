@@ -24,6 +24,7 @@ loop device: two mounts of one image would destroy it.
 
 import errno
 import fcntl
+import glob
 import os
 import struct
 import subprocess
@@ -46,7 +47,7 @@ _FLAG_DIRECT_IO = 16
 
 # struct loop_config of linux/loop.h: descriptor, block size, and of struct
 # loop_info64 only the flags.
-_LOOP_CONFIG = struct.Struct('II52xI176x64x')
+_LOOP_CONFIG = struct.Struct('II24xQ20xI176x64x')
 
 _BLOCK = 4096
 _MAJOR = 7
@@ -156,15 +157,17 @@ def _check(fd: int, image: str) -> None:
     _command(fd, 'e2fsck', '-f', '-p', image, codes=(0, 1))
 
 
-def attach(image: int, block: int, flags: int) -> tuple[int, str]:
+def attach(image: int, block: int, flags: int,
+           offset: int = 0) -> tuple[int, str]:
     """A loop device over an image: its descriptor and its path.
 
     :param image: descriptor, open for writing unless FLAG_READ_ONLY is set
     :param block: bytes of a block
     :param flags: FLAG_* besides direct I/O
+    :param offset: bytes of the image that are left out
     :raises HostUnsupported: the host has no loop devices
     """
-    config = _LOOP_CONFIG.pack(image, block, flags | _FLAG_DIRECT_IO)
+    config = _LOOP_CONFIG.pack(image, block, offset, flags | _FLAG_DIRECT_IO)
     try:
         control = os.open('/dev/loop-control', os.O_RDWR | os.O_CLOEXEC)
     except OSError as e:
@@ -210,19 +213,46 @@ def detach(device: int) -> None:
     fcntl.ioctl(device, _LOOP_CLR_FD)
 
 
-def holds(device: int, image: str) -> bool:
-    """Whether a loop device is over this very file.
+def _status(device: int) -> tuple[int, int, int]:
+    """Of what a loop device is over: st_dev, st_ino, st_rdev.
 
-    Another mount namespace may have a file of the same name.
+    Names tell nothing: another mount namespace may have the same.
     """
-    # struct loop_info64: lo_device and lo_inode come first.
+    # struct loop_info64.
     buffer = bytearray(232)
+    fcntl.ioctl(device, _LOOP_GET_STATUS64, buffer)
+    return struct.unpack_from('QQQ', buffer)
+
+
+def holds(device: int, image: str) -> bool:
+    """Whether a loop device is over this very file."""
     try:
-        fcntl.ioctl(device, _LOOP_GET_STATUS64, buffer)
         status = os.stat(image)
+        return _status(device)[:2] == (status.st_dev, status.st_ino)
     except OSError:
         return False
-    return struct.unpack_from('QQ', buffer) == (status.st_dev, status.st_ino)
+
+
+def over(number: int) -> bool:
+    """Whether a loop device is over a block device.
+
+    :param number: of the block device (stat(2))
+    """
+    for entry in glob.glob('/sys/block/loop*/loop'):
+        path = f'/dev/{os.path.basename(os.path.dirname(entry))}'
+        try:
+            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if _status(device)[2] == number:
+                return True
+        except OSError:
+            # It has just gone.
+            continue
+        finally:
+            os.close(device)
+    return False
 
 
 def take_size(device: int) -> None:

@@ -18,8 +18,8 @@ import subprocess
 from nova_container.spec import idmap
 
 
-def create(mapping: idmap.IdMap) -> int:
-    """A new user namespace with ``mapping`` for users and groups.
+def create(*mappings: idmap.IdMap) -> int:
+    """A new user namespace with ``mappings`` for users and groups.
 
     The namespace lives as long as the descriptor. A short-lived child holds it
     while the maps are written: a multi-threaded process cannot unshare its own
@@ -37,10 +37,11 @@ def create(mapping: idmap.IdMap) -> int:
         if holder.stdout.read(1) != b'x':
             raise OSError('unshare --user failed: user namespaces are off '
                           '(sysctl user.max_user_namespaces)')
-        line = f'{mapping.inside} {mapping.outside} {mapping.count}\n'
+        lines = ''.join(f'{each.inside} {each.outside} {each.count}\n'
+                        for each in mappings)
         for kind in ('uid_map', 'gid_map'):
             with open(f'/proc/{holder.pid}/{kind}', 'w') as table:
-                table.write(line)
+                table.write(lines)
         fd = os.open(f'/proc/{holder.pid}/ns/user', os.O_RDONLY | os.O_CLOEXEC)
         holder.stdin.close()
     return fd

@@ -43,6 +43,7 @@ from oslo_log import log
 
 from nova_container import exception
 from nova_container.oci import runtime_config
+from nova_container.privileged import confined
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import file_system
@@ -62,6 +63,7 @@ _DEVICE_PATH = re.compile(r'^/dev(/[A-Za-z0-9][A-Za-z0-9._:+-]*)+$')
 _SHARE_PATH = re.compile(r'^[0-9a-f]{32}/[A-Za-z0-9][A-Za-z0-9._-]*$')
 
 _BLKGETSIZE64 = 0x80081272
+_BLKZEROOUT = 0x127F
 _SECTOR = 512
 _COPY = 4 << 20
 
@@ -160,13 +162,14 @@ def require_unused(device: str, why: str) -> None:
     while True:
         try:
             os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-            return
+            if not loop.over(os.stat(device).st_rdev):
+                return
         except OSError as e:
             if e.errno != errno.EBUSY:
                 raise
-            if time.monotonic() > deadline:
-                raise exception.StateConflict(
-                    f'{why}: {device} is still in use on this host')
+        if time.monotonic() > deadline:
+            raise exception.StateConflict(
+                f'{why}: {device} is still in use on this host')
         time.sleep(_BUSY_PAUSE)
 
 
@@ -249,11 +252,7 @@ def disconnect(volume_id: str) -> None:
         found = find(volume_id)
         if found is None:
             return
-        for owner in users(volume_id):
-            if os.path.exists(place.container_run(owner)):
-                raise exception.StateConflict(
-                    f'volume {volume_id} is attached to container {owner}, '
-                    'which runs')
+        _require_halted(volume_id)
         try:
             device = found.path
         except exception.StateConflict:
@@ -269,6 +268,14 @@ def disconnect(volume_id: str) -> None:
             finally:
                 os.close(fd)
         os.unlink(_record(volume_id))
+
+
+def _require_halted(volume_id: str) -> None:
+    for owner in users(volume_id):
+        if os.path.exists(place.container_run(owner)):
+            raise exception.StateConflict(
+                f'volume {volume_id} is attached to container {owner}, which '
+                'runs')
 
 
 def _flush(volume_id: str, device: int) -> None:
@@ -297,6 +304,30 @@ def take_size(volume_id: str) -> int:
 
 
 @context.entrypoint
+def read(volume_id: str, length: int, spool: str) -> None:
+    """Append the first bytes of a connected volume to a spool file.
+
+    :raises NoSpace: the file system of the spool directory is full
+    """
+    device = require(volume_id).path
+    if type(length) is not int or not 0 < length <= size(device):
+        raise exception.InvalidSpec(
+            f'volume {volume_id} does not have {length!r} bytes')
+    with confined.spool_file(spool, os.O_WRONLY | os.O_APPEND) as output, \
+            open(device, 'rb', buffering=0) as source, \
+            open(output, 'wb', buffering=0, closefd=False) as target:
+        while length and (block := source.read(min(length, _COPY))):
+            try:
+                _write(target, block)
+            except OSError as e:
+                if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise exception.NoSpace(
+                    f'{place.state("spool")} is full; make room on this host')
+            length -= len(block)
+
+
+@context.entrypoint
 def copy(source_id: str, target_id: str) -> None:
     """Copy the content of a volume to another, which is not smaller.
 
@@ -319,6 +350,23 @@ def copy(source_id: str, target_id: str) -> None:
                 target.seek(-len(block), os.SEEK_CUR)
                 _write(target, block)
         os.fsync(target.fileno())
+
+
+@context.entrypoint
+def clear(volume_id: str) -> None:
+    """Have a connected volume blank: zeros, which thin storage does not keep.
+
+    :raises StateConflict: a container that runs has it, or it is in use
+    """
+    with _locked(volume_id):
+        _require_halted(volume_id)
+        device = require(volume_id).path
+        require_unused(device, f'clearing volume {volume_id}')
+        fd = os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _BLKZEROOUT, struct.pack('QQ', 0, size(device)))
+        finally:
+            os.close(fd)
 
 
 def _write(file: typing.BinaryIO, block: bytes) -> None:
@@ -351,8 +399,7 @@ def users(volume_id: str) -> list[str]:
     found = []
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            spec = definition.load_own(container_id)
-            if any(each.volume == volume_id for each in spec.volumes):
+            if volume_id in definition.load_own(container_id).volume_ids():
                 found.append(container_id)
     return found
 
@@ -370,8 +417,8 @@ def attached() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for container_id in os.listdir(place.state('containers')):
         with contextlib.suppress(exception.ContainerNotFound):
-            for each in definition.load_own(container_id).volumes:
-                found.setdefault(each.volume, []).append(container_id)
+            for name in definition.load_own(container_id).volume_ids():
+                found.setdefault(name, []).append(container_id)
     return found
 
 

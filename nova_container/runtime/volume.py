@@ -57,9 +57,19 @@ def of(container_id: str) -> tuple[volume_spec.Attachment, ...]:
                  for each in volume.of(container_id))
 
 
+def read(volume_id: str, length: int, spool: str) -> None:
+    """Append the first bytes of a connected volume to a spool file."""
+    volume.read(volume_id, length, spool)
+
+
 def copy(source_id: str, target_id: str) -> None:
     """Copy the content of a connected volume to another one."""
     volume.copy(source_id, target_id)
+
+
+def clear(volume_id: str) -> None:
+    """Have a connected volume, that no container uses, blank."""
+    volume.clear(volume_id)
 
 
 def take_size(volume_id: str) -> int:

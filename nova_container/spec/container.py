@@ -157,7 +157,17 @@ class ContainerSpec:
                 f'container kind {self.kind!r} is neither {APPLICATION} nor '
                 f'{MACHINE}')
         volume_.check_distinct(self.volumes)
+        if self.disk.boot is not None and self.disk.boot.volume in (
+                each.volume for each in self.volumes):
+            raise exception.InvalidSpec(
+                f'volume {self.disk.boot.volume} is attached, and it is '
+                'booted from')
         if self.kind == MACHINE and self.init:
             raise exception.InvalidSpec(
                 f'a {MACHINE} container has an init of its own; remove '
                 'container:init')
+
+    def volume_ids(self) -> tuple[str, ...]:
+        """Of all volumes that it needs while it runs."""
+        boot = () if self.disk.boot is None else (self.disk.boot.volume,)
+        return (*boot, *(each.volume for each in self.volumes))

@@ -15,9 +15,33 @@
 import dataclasses
 
 from nova_container import exception
+from nova_container.spec import identifier
 
 _MIN = 16 << 20
 _MAX = 1 << 50
+
+# What divides where a file system begins on a volume: more than any device's
+# block, and than what the kernel aligns.
+ALIGNMENT = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class BootVolume:
+    """A volume that begins with the archive of an image.
+
+    :param volume: UUID
+    :param offset: bytes; behind it is the writable layer's file system
+    """
+
+    volume: str
+    offset: int
+
+    def __post_init__(self) -> None:
+        identifier.check_uuid('volume', self.volume)
+        if not 0 < self.offset <= _MAX or self.offset % ALIGNMENT:
+            raise exception.InvalidSpec(
+                f'offset {self.offset} on volume {self.volume} is not a '
+                f'multiple of {ALIGNMENT}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +50,18 @@ class Disk:
 
     :param root: bytes of the writable layer; None for no limit
     :param ephemeral: bytes of a second disk, at /mnt; None for none
+    :param boot: has the writable layer, and limits it by its own size
     """
 
     root: int | None = None
     ephemeral: int | None = None
+    boot: BootVolume | None = None
 
     def __post_init__(self) -> None:
+        if self.boot is not None and self.root is not None:
+            raise exception.InvalidSpec(
+                'a disk on a boot volume is as large as the volume, not '
+                f'{self.root} bytes')
         for name in ('root', 'ephemeral'):
             size = getattr(self, name)
             if size is not None and not _MIN <= size <= _MAX:

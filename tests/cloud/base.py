@@ -19,7 +19,9 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
+import threading
 import unittest
 import uuid
 
@@ -105,6 +107,24 @@ def kill_group(pid: int) -> None:
     for process in [*psutil.Process(pid).children(recursive=True),
                     psutil.Process(pid)]:
         process.kill()
+
+
+def kill_computes(moment: float, nodes=None) -> None:
+    """Kill nova-compute and wait until it is back.
+
+    :param moment: seconds from now
+    :param nodes: where; everywhere if it is not said
+    """
+    pids = {name: service_pid(name) for name in (
+        f'nova-compute@{node["name"]}' for node in nodes or cloud()['nodes'])}
+    timers = [threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
+              for pid in pids.values()]
+    for timer in timers:
+        timer.start()
+    for timer in timers:
+        timer.join()
+    for name, pid in pids.items():
+        await_new_pid(name, pid)
 
 
 def visit(name: str) -> None:
@@ -302,11 +322,16 @@ class CloudTestCase(unittest.TestCase):
         """A busybox that sleeps."""
         return cls.upload(busybox_archive())
 
-    def boot(self, image: str, flavor: str = 'c1.tiny', name: str = 'test',
-             networks=None, **fields):
-        """A server, asked for; removed after the test."""
+    def boot(self, image: str | None, flavor: str = 'c1.tiny',
+             name: str = 'test', networks=None, **fields):
+        """A server, asked for; removed after the test.
+
+        :param image: None for one that boots from a volume
+        """
+        if image is not None:
+            fields['image_id'] = image
         server = self.user.compute.create_server(
-            name=name, image_id=image,
+            name=name,
             flavor_id=self.user.compute.find_flavor(
                 flavor, ignore_missing=False).id,
             networks=networks or [{'uuid': self.network.id}], **fields)

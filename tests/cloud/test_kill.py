@@ -12,9 +12,6 @@
 
 import contextlib
 import itertools
-import os
-import signal
-import threading
 
 import psutil
 
@@ -25,24 +22,7 @@ _BOOT_MOMENTS = (0.1, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0)
 _DELETE_MOMENTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
-class KillTestCase(base.CloudTestCase):
-
-    def kill_after(self, moment: float, nodes=None) -> None:
-        """On all nodes, wherever the server is, unless some are named."""
-        services = [f'nova-compute@{node["name"]}'
-                    for node in nodes or base.cloud()['nodes']]
-        pids = {name: base.service_pid(name) for name in services}
-        timers = [threading.Timer(moment, os.kill, (pid, signal.SIGKILL))
-                  for pid in pids.values()]
-        for timer in timers:
-            timer.start()
-        for timer in timers:
-            timer.join()
-        for name, pid in pids.items():
-            base.await_new_pid(name, pid)
-
-
-class KillTest(KillTestCase):
+class KillTest(base.CloudTestCase):
     """nova-compute killed with SIGKILL, at ten moments each.
 
     Its supervisor starts it again. What a user asked for then comes to an
@@ -53,7 +33,7 @@ class KillTest(KillTestCase):
         ends = []
         for moment in _BOOT_MOMENTS:
             server = self.boot(self.busybox())
-            self.kill_after(moment)
+            base.kill_computes(moment)
             ends.append(self.settled(server))
             self.delete(server)
             self.assertEqual(self.before, base.host_state(), moment)
@@ -63,7 +43,7 @@ class KillTest(KillTestCase):
         for moment in _DELETE_MOMENTS:
             server = self.active(self.boot(self.busybox()))
             self.user.compute.delete_server(server)
-            self.kill_after(moment)
+            base.kill_computes(moment)
             self.user.compute.wait_for_delete(server, interval=0.5, wait=120)
             self.assertEqual(self.before, base.host_state(), moment)
 
@@ -71,7 +51,7 @@ class KillTest(KillTestCase):
         server = self.active(self.boot(self.busybox(), metadata={
             'container:command':
                 '/bin/sh -c "while :; do date +%s; sleep 1; done"'}))
-        self.kill_after(0)
+        base.kill_computes(0)
         log = self.console_lines(server)
         for _ in base.utils.iterate_timeout(60, 'it stands still', wait=1):
             if len(self.console_lines(server)) > len(log) + 2:
@@ -83,7 +63,7 @@ class KillTest(KillTestCase):
         return self.console(server).split()
 
 
-class InterruptedTest(KillTestCase):
+class InterruptedTest(base.CloudTestCase):
     """What Nova itself would forget the end of.
 
     The privileged helpers are held, so that an operation is begun and cannot
@@ -152,7 +132,7 @@ class InterruptedTest(KillTestCase):
             self.await_begin(server, event)
             if task is not None:
                 self.await_task(server, task)
-            self.kill_after(0, nodes)
+            base.kill_computes(0, nodes)
         finally:
             for helper in held:
                 with contextlib.suppress(psutil.NoSuchProcess):

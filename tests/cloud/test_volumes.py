@@ -11,14 +11,18 @@
 #    under the License.
 
 import contextlib
+import json
 
+from openstack import exceptions
 from openstack import resource
 from openstack import utils
 
+from nova_container.runtime import engine
+from nova_container.runtime import state
 from tests import archives
 from tests.cloud import base
 
-_TIMEOUT = 120
+TIMEOUT = 120
 BACKENDS = ('rbd', 'nfs')
 
 
@@ -37,6 +41,11 @@ class VolumeTestCase(base.CloudTestCase):
         # After the servers that still have them.
         self.addCleanup(self.delete_volumes)
 
+    def boot(self, image, *args, metadata=None, **fields):
+        """One that does not take its time to stop."""
+        return super().boot(image, *args, metadata={
+            'container:stop_signal': 'SIGKILL', **(metadata or {})}, **fields)
+
     def volume(self, kind: str, size: int = 1, **fields):
         """A new volume, removed after the test."""
         volume = self.cinder.create_volume(size=size, volume_type=kind,
@@ -49,13 +58,22 @@ class VolumeTestCase(base.CloudTestCase):
             self.becomes(volume, 'available', ())
             self.cinder.delete_volume(volume)
         for volume in self.volumes:
-            resource.wait_for_delete(self.cinder, volume, interval=0.5,
-                                     wait=_TIMEOUT)
+            self.gone(volume)
+
+    def gone(self, volume) -> None:
+        """Wait until there is no such volume any more."""
+        resource.wait_for_delete(self.cinder, volume, interval=0.5,
+                                 wait=TIMEOUT)
+
+    def delete_snapshot(self, snapshot) -> None:
+        self.cinder.delete_snapshot(snapshot, ignore_missing=True)
+        resource.wait_for_delete(self.cinder, snapshot, interval=0.5,
+                                 wait=TIMEOUT)
 
     def becomes(self, volume, status: str, failures=('error',)):
         return resource.wait_for_status(
             self.cinder, volume, status, list(failures), interval=0.3,
-            wait=_TIMEOUT)
+            wait=TIMEOUT)
 
     def attach(self, server, volume, **fields) -> str:
         """Attach a volume and wait; the device's path."""
@@ -75,7 +93,7 @@ class VolumeTestCase(base.CloudTestCase):
 
     def failed_event(self, server, action: str) -> str:
         """What Nova says of an action of the server's that failed."""
-        for _ in utils.iterate_timeout(_TIMEOUT, f'no {action} failed',
+        for _ in utils.iterate_timeout(TIMEOUT, f'no {action} failed',
                                        wait=0.5):
             for entry in self.admin.compute.server_actions(server):
                 if entry.action != action:
@@ -85,6 +103,69 @@ class VolumeTestCase(base.CloudTestCase):
                 for event in full.events or ():
                     if event['result'] == 'Error':
                         return event['details'] or event['traceback']
+
+    def tags(self, server) -> dict[str, list[str]]:
+        """What the metadata service says of the server's volumes."""
+        found = json.loads(self.shell(
+            server, 'wget -qO- '
+            'http://169.254.169.254/openstack/latest/meta_data.json'))
+        return {each['path']: each['tags']
+                for each in found.get('devices', ())
+                if each['type'] == 'disk'}
+
+    def host(self, server) -> str:
+        return self.admin.compute.get_server(server).hypervisor_hostname
+
+    def migrate(self, server) -> None:
+        """To the other host, not confirmed yet."""
+        host = self.host(server)
+        self.admin.compute.migrate_server(server, host=next(
+            node['name'] for node in base.cloud()['nodes']
+            if node['name'] != host))
+        self.status(server, 'VERIFY_RESIZE')
+        self.assertEqual('VERIFY_RESIZE', self.settled(server))
+        self.assertNotEqual(host, self.host(server))
+
+    def confirm(self, server) -> None:
+        """Nova names no task while it confirms."""
+        self.user.compute.confirm_server_resize(server)
+        self.status(server, 'ACTIVE')
+
+    @contextlib.contextmanager
+    def lost(self, host: str):
+        """Nova is told that a host is down; it comes back afterwards."""
+        (service,) = self.admin.compute.services(binary='nova-compute',
+                                                 host=host)
+        self.admin.compute.update_service_forced_down(service, forced=True)
+        try:
+            yield
+        finally:
+            name = f'nova-compute@{host}'
+            pid = base.service_pid(name)
+            base.kill_group(pid)
+            # Nova refuses until the host has seen to what was evacuated.
+            for _ in utils.iterate_timeout(TIMEOUT, 'it stays down',
+                                           wait=1):
+                with contextlib.suppress(exceptions.BadRequestException):
+                    self.admin.compute.update_service_forced_down(
+                        service, forced=False)
+                    break
+            base.await_new_pid(name, pid)
+
+    def evacuate(self, server) -> None:
+        """Its host is lost, with what was running there."""
+        host = self.host(server)
+        base.visit(host)
+        engine.halt(server.id)
+        with self.lost(host):
+            self.admin.compute.evacuate_server(server)
+            self.status(server, 'REBUILD')
+            self.status(server, 'ACTIVE')
+            self.assertNotEqual(host, self.host(server))
+        for _ in utils.iterate_timeout(TIMEOUT, 'it is still there',
+                                       wait=0.5):
+            if server.id not in state.ids():
+                return
 
 
 class DeviceTest(VolumeTestCase):
@@ -125,7 +206,7 @@ class DeviceTest(VolumeTestCase):
         same('stop and start')
         self.shell(server, 'dd if=/dev/zero of=/dev/vdd bs=4k count=1 '
                            'conv=fsync 2>/dev/null')
-        base.restart(f'nova-compute@{base.cloud()["nodes"][0]["name"]}')
+        base.restart(f'nova-compute@{self.host(server)}')
         same('restart of nova-compute')
         for volume, device in zip(volumes, devices):
             self.detach(server, volume)
@@ -149,6 +230,16 @@ class DeviceTest(VolumeTestCase):
     def wait_settled(self, server) -> None:
         self.assertEqual('ACTIVE', self.settled(server))
 
+    def test_no_device_but_its_own(self):
+        server = self.active(self.boot(self.busybox()))
+        device = self.attach(server, self.volume('rbd'))
+        number = self.shell(server, f'stat -c "%t %T" {device}')
+        major, minor = (int(text, 16) for text in number.split())
+        for name, node in (('root', '7 0'), ('same', f'{major} {minor}')):
+            made = self.execute(server, '/bin/sh', '-c',
+                                f'mknod /tmp/{name} b {node}', check=False)
+            self.assertNotEqual(0, made.returncode)
+
     def test_open_device_is_not_detached(self):
         server = self.active(self.boot(self.busybox(), metadata={
             'container:command': '/bin/sh -c "until [ -e /dev/vdb ]; do '
@@ -169,12 +260,17 @@ class DeviceTest(VolumeTestCase):
 
     def test_multiattach(self):
         volume = self.volume('multiattach')
-        servers = [self.active(self.boot(self.busybox())) for _ in '12']
-        first, second = servers
+        # On one host: the nodes of this cloud have one /dev.
+        group = self.user.compute.create_server_group(
+            name='test', policy='affinity')
+        self.addCleanup(self.user.compute.delete_server_group, group)
+        servers = [self.boot(self.busybox(), scheduler_hints={
+            'group': group.id}) for _ in '12']
+        first, second = map(self.active, servers)
         self.attach(first, volume)
         self.user.compute.create_volume_attachment(second,
                                                    volume_id=volume.id)
-        for _ in utils.iterate_timeout(_TIMEOUT, 'not attached twice',
+        for _ in utils.iterate_timeout(TIMEOUT, 'not attached twice',
                                        wait=0.5):
             if len(self.cinder.get_volume(volume).attachments) == 2:
                 break
@@ -184,7 +280,7 @@ class DeviceTest(VolumeTestCase):
         hello = 'dd if=/dev/vdb bs=5 count=1 2>/dev/null'
         self.assertEqual('hello', self.shell(second, hello))
         self.user.compute.delete_volume_attachment(first, volume)
-        for _ in utils.iterate_timeout(_TIMEOUT, 'still attached twice',
+        for _ in utils.iterate_timeout(TIMEOUT, 'still attached twice',
                                        wait=0.5):
             if len(self.cinder.get_volume(volume).attachments) == 1:
                 break
@@ -194,7 +290,8 @@ class DeviceTest(VolumeTestCase):
     def test_extend(self):
         server = self.active(self.boot(self.busybox()))
         volume = self.volume('rbd')
-        device = self.attach(server, volume)
+        device = self.attach(server, volume, tag='db')
+        self.assertEqual({device: ['db']}, self.tags(server))
         self.extend(volume, 2)
         for _ in utils.iterate_timeout(30, 'the device does not grow',
                                        wait=0.5):
@@ -205,10 +302,27 @@ class DeviceTest(VolumeTestCase):
     def extend(self, volume, size: int) -> None:
         self.cinder.extend_volume(volume, size)
         self.becomes(volume, 'in-use')
-        for _ in utils.iterate_timeout(_TIMEOUT, 'it does not grow',
+        for _ in utils.iterate_timeout(TIMEOUT, 'it does not grow',
                                        wait=0.5):
             if self.cinder.get_volume(volume).size == size:
                 return
+
+    def test_another_type_while_attached(self):
+        """Cinder moves the volume, and has the driver copy it."""
+        server = self.active(self.boot(self.busybox()))
+        volume = self.volume('rbd')
+        device = self.attach(server, volume)
+        known = self.shell(
+            server, f'dd if=/dev/urandom of={device} bs=1M count=4 '
+            f'seek=100 conv=fsync 2>/dev/null; {self.sum_of(device)}')
+        self.admin.block_storage.retype_volume(volume, 'nfs', 'on-demand')
+        for _ in utils.iterate_timeout(TIMEOUT, 'it is not moved',
+                                       wait=0.5):
+            found = self.cinder.get_volume(volume)
+            if (found.volume_type, found.status) == ('nfs', 'in-use'):
+                break
+        self.assertEqual(known, self.shell(server, self.sum_of(device)))
+        self.detach(server, volume)
 
     def test_snapshot_of_an_attached_volume(self):
         server = self.active(self.boot(self.busybox()))
@@ -228,11 +342,6 @@ class DeviceTest(VolumeTestCase):
                            'conv=fsync 2>/dev/null')
         for volume in (on_ceph, on_share):
             self.detach(server, volume)
-
-    def delete_snapshot(self, snapshot) -> None:
-        self.cinder.delete_snapshot(snapshot, ignore_missing=True)
-        resource.wait_for_delete(self.cinder, snapshot, interval=0.5,
-                                 wait=_TIMEOUT)
 
 
 class MountTest(VolumeTestCase):
@@ -262,6 +371,8 @@ class MountTest(VolumeTestCase):
             servers.append(server)
             self.shell(server, f'until [ "$(wc -l < /var/www/starts)" = '
                        f'{len(servers)} ]; do sleep 0.1; done')
+            self.assertEqual({'/dev/vdb': ['db'], '/dev/vdc': ['logs']},
+                             self.tags(server))
             # Its owner is as that of the image's directory, and no device
             # can be written to behind the file system's back.
             self.assertEqual('33', self.shell(
@@ -273,6 +384,38 @@ class MountTest(VolumeTestCase):
             self.delete(server)
             for volume in volumes:
                 self.becomes(volume, 'available')
+
+    def test_while_it_runs(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/data',
+            'container:mount:vdc': '/srv/more:ro'}))
+        first, second = self.volume('nfs'), self.volume('rbd')
+        self.attach(server, first)
+        self.shell(server, 'echo kept > /data/file; chown 33:34 /data/file')
+        self.assertEqual('file', self.shell(server, 'ls /data'))
+        self.user.compute.reboot_server(server, 'SOFT')
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertEqual('kept', self.shell(server, 'cat /data/file'))
+        # Blank and read-only makes no sense.
+        self.user.compute.create_volume_attachment(server,
+                                                   volume_id=second.id)
+        self.assertIn('read-only', self.failed_event(server,
+                                                     'attach_volume'))
+        self.becomes(second, 'available')
+        # In use it stays.
+        with self.using(server, '/data/file'):
+            self.user.compute.delete_volume_attachment(server, first)
+            self.failed_event(server, 'detach_volume')
+            self.becomes(first, 'in-use')
+        self.detach(server, first)
+        self.assertEqual('', self.shell(server, 'ls /data'))
+        # The owner inside is the same on another server.
+        other = self.active(self.boot(self.busybox(), metadata={
+            f'container:mount:{first.id}': '/elsewhere'}))
+        self.attach(other, first)
+        self.assertEqual('kept 33 34', self.shell(
+            other, 'echo $(cat /elsewhere/file) '
+            '$(stat -c "%u %g" /elsewhere/file)'))
 
     @contextlib.contextmanager
     def using(self, server, path: str):
@@ -288,7 +431,7 @@ class MountTest(VolumeTestCase):
         volume = self.volume('rbd')
         self.attach(server, volume)
         self.cinder.extend_volume(volume, 2)
-        for _ in utils.iterate_timeout(_TIMEOUT, 'it does not grow',
+        for _ in utils.iterate_timeout(TIMEOUT, 'it does not grow',
                                        wait=0.5):
             if self.cinder.get_volume(volume).size == 2:
                 break
@@ -298,3 +441,62 @@ class MountTest(VolumeTestCase):
         blocks = int(self.shell(
             server, 'df -k /data | tail -1').split()[1])
         self.assertGreater(blocks, 1900 * 1024)
+
+    def test_refusals(self):
+        volume = self.volume('rbd')
+        scribbled = self.active(self.boot(self.busybox()))
+        self.attach(scribbled, volume)
+        self.shell(scribbled, 'echo "not a file system" | dd of=/dev/vdb '
+                              'conv=fsync 2>/dev/null')
+        self.detach(scribbled, volume)
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/data'}))
+        self.user.compute.create_volume_attachment(server,
+                                                   volume_id=volume.id)
+        self.assertIn('neither ext4 nor xfs', self.failed_event(
+            server, 'attach_volume'))
+        self.becomes(volume, 'available')
+        for value in ('data', '/proc/x', '/a/../b', '/data:rx'):
+            fault = self.fault(self.boot(self.busybox(), metadata={
+                'container:mount:vdb': value}))
+            self.assertIn('container:mount:vdb', fault)
+
+
+class MovingTest(VolumeTestCase):
+    """Volumes go where their server goes."""
+
+    def test_they_move_along(self):
+        on_share, on_ceph = self.volume('nfs'), self.volume('rbd')
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/srv/data'}))
+        self.attach(server, on_share)
+        device = self.attach(server, on_ceph)
+        self.shell(server, 'echo file > /srv/data/file; sync')
+        self.shell(server, f'echo block | dd of={device} conv=fsync '
+                           '2>/dev/null')
+
+        def check() -> None:
+            self.assertEqual('file', self.shell(server,
+                                                'cat /srv/data/file'))
+            self.assertEqual('block', self.shell(
+                server, f'dd if={device} bs=5 count=1 2>/dev/null'))
+
+        self.user.compute.resize_server(
+            server, self.user.compute.find_flavor('c1.small').id)
+        self.status(server, 'VERIFY_RESIZE')
+        self.assertEqual('VERIFY_RESIZE', self.settled(server))
+        check()
+        self.confirm(server)
+        self.migrate(server)
+        check()
+        self.user.compute.revert_server_resize(server)
+        self.assertEqual('ACTIVE', self.settled(server))
+        check()
+        self.migrate(server)
+        self.confirm(server)
+        check()
+        # All nodes of this cloud have one /dev/rbd.
+        self.detach(server, on_ceph)
+        self.evacuate(server)
+        self.assertEqual('file', self.shell(server, 'cat /srv/data/file'))
+        self.detach(server, on_share)

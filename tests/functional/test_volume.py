@@ -10,11 +10,13 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import contextlib
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+import unittest.mock
 import uuid
 
 from nova_container import exception
@@ -23,6 +25,7 @@ from nova_container.privileged import volume as privileged_volume
 from nova_container.runtime import engine
 from nova_container.runtime import volume
 from nova_container.spec import command
+from nova_container.spec import disk
 from nova_container.spec import volume as volume_spec
 from tests.functional import base
 
@@ -62,6 +65,12 @@ class VolumeTestCase(base.RuntimeTestCase):
         fields.setdefault('device', 'vdb')
         volume.attach(container_id, volume_spec.Attachment(name, **fields))
         self.addCleanup(engine.undefine, container_id)
+
+    @staticmethod
+    def no_patience():
+        """What is in use is not waited for."""
+        return unittest.mock.patch.object(privileged_volume, '_BUSY_TIMEOUT',
+                                          0)
 
     def inside(self, container_id: str, script: str) -> str:
         done = engine.execute(container_id, command.Command(
@@ -193,15 +202,16 @@ class ConnectTest(VolumeTestCase):
         target.mkdir()
         subprocess.run(['mount', device, target], check=True)
         self.addCleanup(subprocess.run, ['umount', target], check=True)
-        self.refused(device, 'still in use', exception.StateConflict)
+        with self.no_patience():
+            self.refused(device, 'still in use', exception.StateConflict)
 
     def test_what_is_in_use_is_not_let_go_of(self):
         device = self.device()
         name = self.connected(device)
         fd = os.open(device, os.O_RDONLY | os.O_EXCL)
         try:
-            with self.assertRaisesRegex(exception.StateConflict,
-                                        'still in use'):
+            with self.no_patience(), self.assertRaisesRegex(
+                    exception.StateConflict, 'still in use'):
                 volume.disconnect(name)
         finally:
             os.close(fd)
@@ -334,3 +344,147 @@ class MountTest(VolumeTestCase):
                                              'cat /data/file'))
         self.assertGreater(int(self.inside(
             container_id, 'df -k /data | tail -1').split()[1]), 100 * 1024)
+
+
+class BootTest(VolumeTestCase):
+    """The writable layer is on the volume, behind an archive."""
+
+    OFFSET = 3 * _MIB
+
+    def boot(self, name: str, **fields) -> str:
+        return self.run_container(*FOREVER, size=disk.Disk(
+            boot=disk.BootVolume(name, self.OFFSET)), **fields)
+
+    @contextlib.contextmanager
+    def writable_layer(self, device: str):
+        """Where a tenant has mounted what is behind the archive."""
+        target = self.directory / 'layer'
+        target.mkdir()
+        subprocess.run(['mount', '-o', f'loop,offset={self.OFFSET}', device,
+                        target], check=True)
+        try:
+            yield target
+        finally:
+            subprocess.run(['umount', target], check=True)
+            target.rmdir()
+
+    def test_what_is_written_stays(self):
+        device = self.device(160 * _MIB)
+        with open(device, 'r+b') as file:
+            file.write(b'archive')
+        name = self.connected(device)
+        container_id = self.boot(name)
+        self.inside(container_id, 'echo kept > /srv/file; '
+                    'chown 33:34 /srv/file; rm /etc/group; echo x >>/etc/'
+                    'passwd; mkdir -m 700 /srv/dir; ln -s file /srv/link')
+        self.assertLess(int(self.inside(
+            container_id, 'df -k / | tail -1').split()[1]), 160 * 1024)
+        self.assertEqual({name: [container_id]}, volume.attached())
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('kept', self.inside(container_id, 'cat /srv/link'))
+        engine.undefine(container_id)
+        # Another container has other ids.
+        holder = self.define(*FOREVER)
+        other = self.boot(name)
+        self.assertEqual('kept 33 34', self.inside(
+            other, 'echo $(cat /srv/file) $(stat -c "%u %g" /srv/file)'))
+        self.inside(other, 'test ! -e /etc/group; echo y >> /srv/file; '
+                    'rm -r /srv/dir; mv /srv/file /etc/file; chown 0:0 '
+                    '/etc/file')
+        engine.undefine(other)
+        engine.undefine(holder)
+        with open(device, 'rb') as file:
+            self.assertEqual(b'archive', file.read(7))
+
+    def test_it_grows(self):
+        device = self.device(96 * _MIB)
+        name = self.connected(device)
+        container_id = self.boot(name)
+        self.inside(container_id, 'echo kept > /srv/file')
+        engine.halt(container_id)
+        (image,) = self.directory.iterdir()
+        os.truncate(image, 192 * _MIB)
+        volume.take_size(name)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('kept', self.inside(container_id, 'cat /srv/file'))
+        self.assertGreater(int(self.inside(
+            container_id, 'df -k / | tail -1').split()[1]), 150 * 1024)
+
+    def test_used_by_one_at_a_time(self):
+        device = self.device(96 * _MIB)
+        name = self.connected(device)
+        container_id = self.boot(name)
+        with self.assertRaisesRegex(exception.StateConflict, 'which runs'):
+            volume.disconnect(name)
+        second = self.define(*FOREVER, size=disk.Disk(
+            boot=disk.BootVolume(name, self.OFFSET)))
+        with self.no_patience(), self.assertRaisesRegex(
+                exception.StateConflict, 'in use'):
+            engine.create(second)
+        engine.undefine(container_id)
+        engine.create(second)
+
+    def test_hostile_directories(self):
+        device = self.device(96 * _MIB)
+        name = self.connected(device)
+        container_id = self.boot(name)
+        engine.halt(container_id)
+        secret = self.directory / 'secret'
+        secret.mkdir()
+        for link in ('upper', 'work', 'nested', 'nested/docker', 'upper.new'):
+            with self.subTest(link), self.writable_layer(device) as layer:
+                path = layer / link
+                if path.exists():
+                    path.rename(f'{path}.real')
+                path.symlink_to(secret)
+            with self.assertRaisesRegex(exception.InvalidSpec,
+                                        'not a directory'):
+                engine.create(container_id)
+            with self.writable_layer(device) as layer:
+                path = layer / link
+                path.unlink()
+                if os.path.exists(f'{path}.real'):
+                    os.rename(f'{path}.real', path)
+        self.assertEqual([], os.listdir(secret))
+        engine.create(container_id)
+
+    def test_cleared(self):
+        device = self.device(96 * _MIB)
+        with open(device, 'r+b') as file:
+            file.write(b'archive')
+        name = self.connected(device)
+        container_id = self.boot(name)
+        with self.assertRaisesRegex(exception.StateConflict, 'which runs'):
+            volume.clear(name)
+        self.inside(container_id, 'echo lost > /srv/file')
+        engine.halt(container_id)
+        volume.clear(name)
+        with open(device, 'rb') as file:
+            self.assertFalse(file.read().strip(b'\0'))
+        engine.create(container_id)
+        engine.start(container_id)
+        self.assertEqual('', self.inside(container_id, 'ls -A /srv'))
+
+    def test_no_place_for_it(self):
+        name = self.connected(self.device(48 * _MIB))
+        with self.assertRaisesRegex(exception.InvalidSpec, 'extend it'):
+            self.boot(name)
+        full = self.device(96 * _MIB)
+        with open(full, 'r+b') as file:
+            file.write(b'x' * 4 * _MIB)
+        with self.assertRaisesRegex(exception.InvalidSpec, 'neither ext4'):
+            self.boot(self.connected(full))
+
+    def test_reading_the_archive(self):
+        device = self.device()
+        with open(device, 'r+b') as file:
+            file.write(b'archive')
+        name = self.connected(device)
+        with self.images.spool.file('test') as file:
+            volume.read(name, 7, file.name)
+            self.assertEqual(b'archive', os.pread(file.fileno(), 9, 0))
+            with self.assertRaises(exception.InvalidSpec):
+                volume.read(name, 1 << 40, file.name)

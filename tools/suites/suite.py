@@ -66,9 +66,9 @@ SUITES: ty.Final = (
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',
           profile='cloud', host=True, uses_cloud=True,
-          # These are run by name: -- tests.cloud.test_volumes
-          arguments=('--exclude-regex', r'cloud\.test_(cloud_init|dashboard|'
-                     r'templates|volumes)')),
+          # These are run by name: -- volume, or -- cloud.test_templates
+          arguments=('--exclude-regex', r'cloud\.test_(boot_volume|'
+                     r'cloud_init|dashboard|templates|volumes)')),
 )
 
 

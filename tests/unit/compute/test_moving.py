@@ -37,9 +37,10 @@ class RequireRoomTest(base.TestCase):
         self.used = used.start()
         self.addCleanup(used.stop)
 
-    def check(self, old, new, image=None, **used):
+    def check(self, old, new, image=None, volume_backed=False, **used):
         self.used.return_value = used
-        moving.require_room(_instance(*old), _flavor(*new), image)
+        moving.require_room(_instance(*old), _flavor(*new), image,
+                            volume_backed=volume_backed)
 
     def test_not_asked_when_nothing_shrinks(self):
         for old, new in (((1,), (1,)), ((1,), (2,)), ((1, 1), (1, 2)),
@@ -65,3 +66,4 @@ class RequireRoomTest(base.TestCase):
         with self.assertRaisesRegex(nova_exception.ResizeError, 'image'):
             self.check((2,), (1,), image)
         self.check((2,), (0,), image)
+        self.check((2,), (1,), image, volume_backed=True)
