@@ -108,8 +108,8 @@ class ParsingTest(base.CloudTestCase):
             and words[1] != 'appcontainer']
         self.assertGreater(len(wanted), 30)
         done = subprocess.run(
-            ['bash', '-c', 'eval "$(tools/cloud openrc)" && exec python '
-             '-c "$0"', _PARSE], input=json.dumps(wanted), text=True,
+            ['bash', '-c', 'eval "$(tools/cloud openrc)" && exec "$@"', '-',
+             f'{base.cloud()["venv"]}/bin/python', '-c', _PARSE], input=json.dumps(wanted), text=True,
             capture_output=True, cwd=_REPOSITORY)
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertEqual({}, json.loads(done.stdout.splitlines()[-1]))

@@ -99,7 +99,9 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
         instance = test_utils.get_test_instance(obj=True)
         instance.system_metadata = {'image_container_format': 'docker',
                                     'image_disk_format': 'raw'}
-        instance.metadata = {'container:command': '/bin/sleep 1000000'}
+        # Nothing of Nova's is about how long it takes to end.
+        instance.metadata = {'container:command': '/bin/sleep 1000000',
+                             'container:stop_signal': 'SIGKILL'}
         instance.hostname = 'test'
         instance.info_cache = objects.InstanceInfoCache(
             network_info=test_utils.network_model.NetworkInfo([]))
