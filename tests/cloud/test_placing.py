@@ -90,8 +90,10 @@ class PlacingTest(base.CloudTestCase):
         # What is there already is counted.
         project = self.user.current_project_id
         servers = len(list(self.user.compute.servers()))
+        quota = self.admin.compute.get_quota_set(project)
+        self.addCleanup(self.admin.compute.update_quota_set, project,
+                        instances=quota.instances)
         self.admin.compute.update_quota_set(project, instances=servers)
-        self.addCleanup(self.admin.compute.revert_quota_set, project)
         with self.assertRaisesRegex(exceptions.ForbiddenException,
                                     'Quota exceeded'):
             self.boot(self.busybox())
