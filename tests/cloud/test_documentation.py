@@ -109,8 +109,8 @@ class ParsingTest(base.CloudTestCase):
         self.assertGreater(len(wanted), 30)
         done = subprocess.run(
             ['bash', '-c', 'eval "$(tools/cloud openrc)" && exec "$@"', '-',
-             f'{base.cloud()["venv"]}/bin/python', '-c', _PARSE], input=json.dumps(wanted), text=True,
-            capture_output=True, cwd=_REPOSITORY)
+             f'{base.cloud()["venv"]}/bin/python', '-c', _PARSE], text=True,
+            input=json.dumps(wanted), capture_output=True, cwd=_REPOSITORY)
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertEqual({}, json.loads(done.stdout.splitlines()[-1]))
 
