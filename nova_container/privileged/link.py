@@ -218,12 +218,12 @@ def _remove(host_device: str) -> None:
         index = _index(route, host_device)
         if index is None:
             return
-        alias = route.link('get', index=index)[0].get('ifalias') or ''
-        if not alias.startswith(_ALIAS):
-            raise exception.NetworkFailed(
-                f'{host_device} exists and is not an interface of a '
-                'container; it is left alone')
         try:
+            alias = route.link('get', index=index)[0].get('ifalias') or ''
+            if not alias.startswith(_ALIAS):
+                raise exception.NetworkFailed(
+                    f'{host_device} exists and is not an interface of a '
+                    'container; it is left alone')
             route.link('del', index=index)
         except NetlinkError as e:
             # The container's end of it went first, with its namespace.

@@ -30,10 +30,13 @@ class PlacingTest(base.CloudTestCase):
 
     def empty_host(self) -> str:
         """A host without servers: only such a one may join a zone."""
-        taken = {server.hypervisor_hostname for server in
-                 self.admin.compute.servers(all_projects=True)}
-        return next(node['name'] for node in base.cloud()['nodes']
-                    if node['name'] not in taken)
+        for _ in base.utils.iterate_timeout(60, 'every host has servers',
+                                            wait=0.5):
+            taken = {server.hypervisor_hostname for server in
+                     self.admin.compute.servers(all_projects=True)}
+            for node in base.cloud()['nodes']:
+                if node['name'] not in taken:
+                    return node['name']
 
     def aggregate(self, host: str):
         """A host aggregate, and an availability zone of the same name."""
