@@ -223,6 +223,8 @@ class ReaderTest(base.CloudTestCase):
             self.reader.network.delete_ip(address)
         for image in self.reader.image.images(owner=self.project.id):
             self.reader.image.delete_image(image)
+        for secret in self.reader.key_manager.secrets():
+            self.reader.key_manager.delete_secret(secret.secret_id)
         self.admin.compute.enable_service(next(
             self.admin.compute.services(binary='nova-compute',
                                         host=self.node['name'])))
