@@ -81,21 +81,25 @@ class Images:
         _check_format(image_id, image_meta.container_format,
                       image_meta.disk_format)
         root_gb = instance.flavor.root_gb
-        # Who moves a server may not be let to the user's certificates.
-        trusted_certs = None if moved else instance.trusted_certs
 
         def owner():
             if 'owner' in image_meta and image_meta.owner:
                 return image_meta.owner
             return self._glance.get(context, image_id)['owner']
 
+        def fetch(file):
+            if moved:
+                # Who moves it may not be let to the user's certificates.
+                with layer_images.reading(f'image {image_id}', file):
+                    layer_images.download(context, image_id, file)
+            else:
+                self.download(context, image_id, file, instance.trusted_certs)
+
         return self.store.ensure(
-            image_id,
-            lambda file: self.download(context, image_id, file,
-                                       trusted_certs),
-            size=_size(image_meta), max_bytes=(root_gb << 30) or None,
+            image_id, fetch, size=_size(image_meta),
+            max_bytes=(root_gb << 30) or None,
             source=layer_images.LayerImages(context, owner),
-            trust=_trust(trusted_certs))
+            trust=None if moved else _trust(instance.trusted_certs))
 
     def _ensure_from_volume(self, context, instance, boot) -> store.Image:
         # A server of a snapshot of a volume names an image, which is empty.

@@ -56,6 +56,12 @@ class ImageOptionsTest(test_signed_images.SignedImageTestCase):
         # What a server is made of is known by its digests.
         self.user.compute.reboot_server(server, 'HARD')
         self.assertEqual('ACTIVE', self.settled(server))
+        image = self.upload_signed(self.archive(), self.known)
+        server = self.active(self.boot_trusting(image, host=self.other))
+        self.admin.compute.migrate_server(server, host=self.node)
+        self.status(server, 'VERIFY_RESIZE')
+        self.user.compute.confirm_server_resize(server)
+        self.assertEqual('ACTIVE', self.settled(server))
 
     def test_a_snapshot_that_needs_no_other_image(self):
         image = self.upload_signed(self.archive(), self.known)
