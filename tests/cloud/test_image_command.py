@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""``openstack container image`` as a user calls it."""
+"""``openstack container`` as a user calls it."""
 
 import contextlib
 import hashlib
@@ -113,9 +113,8 @@ class ImageCommandTest(base.CloudTestCase):
 
     def openstack(self, *words: str, ok: bool = True,
                   **settings: str) -> str:
-        """What ``openstack container image`` writes, or complains of."""
-        done = base.openstack_command('container', 'image', *words,
-                                      **settings)
+        """What ``openstack container`` writes, or complains of."""
+        done = base.openstack_command('container', *words, **settings)
         self.assertEqual(ok, done.returncode == 0, done.stderr)
         return done.stdout if ok else done.stderr
 
@@ -124,16 +123,18 @@ class ImageCommandTest(base.CloudTestCase):
         path = self.work / 'image.tar'
         path.write_bytes(archive)
         made = json.loads(self.openstack(
-            'push', f'{kind}:{path}', f'test-{uuid.uuid4().hex[:8]}',
+            'image', 'push', f'{kind}:{path}', f'test-{uuid.uuid4().hex[:8]}',
             '-f', 'json'))
-        self.addCleanup(self.openstack, 'delete', made['id'], '--yes')
+        self.addCleanup(
+            self.openstack, 'image', 'delete', made['id'], '--yes')
         return made
 
     def test_only_new_layers_travel_and_all_come_back(self):
         lower = functional.busybox_layer()
         upper = archives.files({'said': os.urandom(100000)})
-        fields = {'config': {'Cmd': ['/bin/sh', '-c',
-                                     'ls -l /said; exec sleep 1000000']}}
+        fields = {'config': {'Cmd': [
+            '/bin/sh', '-c', 'ls -l /said; rm /said; mkdir /srv/new; echo '
+            '> /srv/new/x; echo done; exec sleep 1000000']}}
         first, second = (
             archives.OciArchive() for _ in range(2))
         base_image = self.push(first.save(first.image(
@@ -147,12 +148,13 @@ class ImageCommandTest(base.CloudTestCase):
         new = len(archives.compress(upper, 'zstd'))
         self.assertEqual((2, 1, new), (
             made['layers'], made['uploaded_layers'], made['uploaded_bytes']))
-        shown = json.loads(self.openstack('show', made['id'], '-f', 'json'))
+        shown = json.loads(self.openstack(
+            'image', 'show', made['id'], '-f', 'json'))
         self.assertEqual([1, 0], [row['shared_with']
                                   for row in shown['layers']])
 
         target = self.work / 'back.tar'
-        self.openstack('pull', made['id'], f'oci-archive:{target}')
+        self.openstack('image', 'pull', made['id'], f'oci-archive:{target}')
         back = _blobs(target)
         self.assertEqual(list(back), list(back.values()))
         for layer in (lower, upper):
@@ -162,6 +164,19 @@ class ImageCommandTest(base.CloudTestCase):
         server = self.boot(made['id'])
         self.active(server)
         self.await_console(server, '100000')
+        self.await_console(server, 'done')
+        images = self.images()
+        self.assertEqual(
+            [['D', '/said'], ['C', '/srv'], ['A', '/srv/new'],
+             ['A', '/srv/new/x']],
+            [list(row.values()) for row in json.loads(
+                self.openstack('diff', server.id, '-f', 'json'))])
+        self.assertEqual(images, self.images())
+
+    def images(self) -> set[str]:
+        """All images of the project, by id."""
+        return {image.id for hidden in (True, False)
+                for image in self.user.image.images(os_hidden=hidden)}
 
     def test_interrupted_push_goes_on_with_what_is_missing(self):
         project = self.new_project()
@@ -178,10 +193,10 @@ class ImageCommandTest(base.CloudTestCase):
         path.write_bytes(oci.save(oci.image(
             *(archives.files({str(size): os.urandom(size << 20)})
               for size in (3, 2, 1)), compression='gzip')))
-        words = ('push', f'oci-archive:{path}', 'test-resumed',
+        words = ('image', 'push', f'oci-archive:{path}', 'test-resumed',
                  '--parallel', '1', '--format', 'json')
         with Glance(limit=4 << 20) as glance, base.openstack_process(
-                'container', 'image', *words, **mine,
+                'container', *words, **mine,
                 **glance.settings) as process:
             self.assertTrue(glance.full.wait(60))
             process.kill()
@@ -191,18 +206,20 @@ class ImageCommandTest(base.CloudTestCase):
                                              **glance.settings))
         self.assertEqual((3, 2), (made['layers'], made['uploaded_layers']))
         self.assertLess(glance.sent, 3.1 * (1 << 20))
-        self.openstack('pull', made['id'], f'oci-archive:{path}-back', **mine)
+        self.openstack('image', 'pull', made['id'],
+                       f'oci-archive:{path}-back', **mine)
 
         # One that has one of the layers, and is all that stays.
         kept = oci.image(archives.files({'kept': b''}))
         path.write_bytes(oci.save(kept))
         kept = json.loads(self.openstack(*words, **mine))
         tenant.image.delete_image(made['id'])
-        said = self.openstack('prune', '--yes', **mine)
+        said = self.openstack('image', 'prune', '--yes', **mine)
         self.assertIn('3 layers', said)
         (left,) = layers()
-        self.assertIn(left.name, self.openstack('show', kept['id'], **mine))
-        self.openstack('delete', kept['id'], '--yes', **mine)
+        self.assertIn(left.name, self.openstack('image', 'show', kept['id'],
+                                                **mine))
+        self.openstack('image', 'delete', kept['id'], '--yes', **mine)
         self.assertEqual([], layers())
 
     def test_shared_with_another_project(self):
@@ -211,13 +228,15 @@ class ImageCommandTest(base.CloudTestCase):
         image = self.push(base.busybox_archive(archives.files(
             {'new': os.urandom(100)})), 'docker-archive')['id']
         target = f'oci-archive:{self.work}/back.tar'
-        self.openstack('pull', image, target, ok=False, **theirs)
-        self.openstack('set', image, '--shared', '--share-with', project.id)
-        self.openstack('pull', image, target, **theirs)
-        self.openstack('set', image, '--private')
-        self.openstack('pull', image, target, ok=False, **theirs)
+        self.openstack('image', 'pull', image, target, ok=False, **theirs)
+        self.openstack('image', 'set', image, '--shared', '--share-with',
+                       project.id)
+        self.openstack('image', 'pull', image, target, **theirs)
+        self.openstack('image', 'set', image, '--private')
+        self.openstack('image', 'pull', image, target, ok=False, **theirs)
         self.assertIn('--shared', self.openstack(
-            'set', image, '--public', '--share-with', project.id, ok=False))
+            'image', 'set', image, '--public', '--share-with', project.id,
+            ok=False))
 
     def test_from_a_registry_and_back(self):
         registry = self.registry()
@@ -230,10 +249,10 @@ class ImageCommandTest(base.CloudTestCase):
                         '--dest-tls-verify=false', f'oci-archive:{path}',
                         f'{registry}/app:1'], check=True)
         image = json.loads(self.openstack(
-            'push', f'{registry}/app:1', 'test-registry', '--no-tls-verify',
-            '--format', 'json'))['id']
-        self.addCleanup(self.openstack, 'delete', image, '--yes')
-        self.openstack('pull', image, f'{registry}/back:1',
+            'image', 'push', f'{registry}/app:1', 'test-registry',
+            '--no-tls-verify', '--format', 'json'))['id']
+        self.addCleanup(self.openstack, 'image', 'delete', image, '--yes')
+        self.openstack('image', 'pull', image, f'{registry}/back:1',
                        '--no-tls-verify')
         there, back = (subprocess.run(
             ['skopeo', 'inspect', '--raw', '--tls-verify=false',
@@ -241,8 +260,8 @@ class ImageCommandTest(base.CloudTestCase):
             for name in ('app:1', 'back:1'))
         self.assertEqual(there, back)
         self.assertIn('manifest unknown', self.openstack(
-            'push', f'{registry}/app:2', 'test-none', '--no-tls-verify',
-            ok=False))
+            'image', 'push', f'{registry}/app:2', 'test-none',
+            '--no-tls-verify', ok=False))
 
     def registry(self) -> str:
         """A registry on this host, in skopeo's words."""
@@ -273,6 +292,8 @@ class ImageCommandTest(base.CloudTestCase):
 
     def test_mistakes(self):
         self.assertIn('unknown transport', self.openstack(
-            'push', 'nothing:x', 'y', ok=False))
+            'image', 'push', 'nothing:x', 'y', ok=False))
         self.assertIn("named 'nobody'", self.openstack(
-            'show', 'nobody', ok=False))
+            'image', 'show', 'nobody', ok=False))
+        self.assertIn("named 'nobody'", self.openstack(
+            'diff', 'nobody', ok=False))
