@@ -74,7 +74,8 @@ class Glance(socketserver.ThreadingTCPServer):
 
     def __init__(self, limit: float = float('inf')):
         super().__init__(('127.0.0.1', 0), _Forward)
-        glance = urllib.parse.urlsplit(base.connect('admin').image.endpoint)
+        glance = urllib.parse.urlsplit(
+            base.connect('admin').image.get_endpoint())
         self.target = (glance.hostname, glance.port)
         self.limit, self.sent = limit, 0
         self.full, self._ended = threading.Event(), threading.Event()

@@ -30,7 +30,7 @@ class ImageOptionsTest(test_signed_images.SignedImageTestCase):
         cls.node, cls.other = node['name'], other['name']
         config = pathlib.Path(node['config'])
         before = config.read_text()
-        cls.addClassCleanup(base.restart, f'nova-compute@{cls.node}')
+        cls.addClassCleanup(cls.restart)
         cls.addClassCleanup(config.write_text, before)
         config.write_text(before.replace(
             '[glance]\n',
@@ -39,7 +39,15 @@ class ImageOptionsTest(test_signed_images.SignedImageTestCase):
             f'default_trusted_certificate_ids = {cls.authority.id}\n'
         ).replace('[container]\n',
                   '[container]\nsnapshot_format = archive\n'))
-        base.restart(f'nova-compute@{cls.node}')
+        cls.restart()
+
+    @classmethod
+    def restart(cls) -> None:
+        """Restart the service, and wait until it is there for work."""
+        name = f'nova-compute@{cls.node}'
+        before = base.service_pid(name)
+        base.restart(name)
+        base.await_new_pid(name, before)
 
     def test_only_signed_images_boot(self):
         archive = self.archive()
