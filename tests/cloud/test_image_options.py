@@ -69,7 +69,8 @@ class ImageOptionsTest(test_signed_images.SignedImageTestCase):
         self.admin.compute.migrate_server(server, host=self.node)
         self.status(server, 'VERIFY_RESIZE')
         self.user.compute.confirm_server_resize(server)
-        self.assertEqual('ACTIVE', self.settled(server))
+        self.status(server, 'ACTIVE')
+        self.assertEqual(self.node, self.host(server))
 
     def test_a_snapshot_that_needs_no_other_image(self):
         image = self.upload_signed(self.archive(), self.known)
