@@ -39,7 +39,6 @@ from nova_container.privileged import context
 from nova_container.privileged import layer as privileged
 from tests import archives
 from tests import cases
-from tests.functional import system_image
 
 CONF = cfg.CONF
 
@@ -702,24 +701,6 @@ class UmociTest(UnpackTestCase):
             archives.entry('ping', b'', mtime=5, pax_headers={
                 'SCHILY.xattr.security.capability':
                     _CAPABILITY.decode('utf-8', 'surrogateescape')})))
-
-    def test_a_whole_system_and_what_was_done_to_it(self):
-        found = self.compare(system_image.layer(), archives.tar(
-            archives.directory('etc', mtime=100),
-            archives.entry('etc/passwd', b'root', mtime=1),
-            archives.hardlink('etc/passwd-', 'etc/passwd'),
-            archives.entry('etc/.wh.debian_version'),
-            archives.directory('usr', mtime=7),
-            archives.directory('usr/sbin', mtime=8),
-            archives.entry('usr/sbin/.wh..wh..opq'),
-            archives.symlink('usr/sbin/init', '/bin/true', mtime=9),
-            archives.directory('var', mode=0o700, uid=33, mtime=10),
-            archives.entry('.wh.home')))
-        self.assertGreater(len(found), 3000)
-        self.assertEqual([], [
-            name for name in found if name == 'etc/debian_version'
-            or name.startswith(('home', 'usr/sbin/')) and
-            name != 'usr/sbin/init'])
 
     def compare(self, *layers: bytes) -> dict[str, tuple]:
         """What is there, as umoci and the store have it."""
