@@ -40,6 +40,7 @@ from nova_container.compute import lifecycle
 from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
+from nova_container.compute import quiescing
 from nova_container.compute import rescue
 from nova_container.compute import serial_console
 from nova_container.compute import snapshot
@@ -67,6 +68,7 @@ _POWER_STATES = {
     # Held until its network is there: to a user it is not running yet.
     state.Status.CREATED: power_state.NOSTATE,
     state.Status.RUNNING: power_state.RUNNING,
+    state.Status.HELD: power_state.RUNNING,
     state.Status.PAUSED: power_state.PAUSED,
     state.Status.SUSPENDED: power_state.SUSPENDED,
     state.Status.STOPPED: power_state.SHUTDOWN,
@@ -115,6 +117,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._logs = None
         self._volumes = None
         self._settler = None
+        self._quiescer = None
         self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
@@ -137,6 +140,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._monitor = monitor.ExitMonitor(self._on_exit)
         self._volumes = volume_recovery.Finisher(self)
         self._settler = interrupted.Settler(host, _POWER_STATES)
+        self._quiescer = quiescing.Quiescer()
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
                 self._watch(container_id)
@@ -150,7 +154,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
                        self._reporter, self._feedback, self._logs,
-                       self._volumes, self._settler):
+                       self._volumes, self._settler, self._quiescer):
             if worker is not None:
                 worker.stop()
         self._consoles.stop()
@@ -320,7 +324,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             self._complete_arrival(context, instance, network_info,
                                    block_device_info)
             current = state.read(instance.uuid)
-            if current.status is state.Status.RUNNING:
+            if current.status in (state.Status.RUNNING, state.Status.HELD):
                 return
             self._halt(instance, network_info)
             self._redefine(context, instance, network_info,
@@ -346,6 +350,13 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         with fault.translated(instance):
             snapshot.take(self._images, context, instance, image_id,
                           update_task_state, CONF.container.snapshot_format)
+
+    def quiesce(self, context, instance, image_meta):
+        self._quiescer.quiesce(instance)
+
+    def unquiesce(self, context, instance, image_meta):
+        with fault.translated(instance):
+            self._quiescer.unquiesce(instance)
 
     def pause(self, instance):
         with fault.translated(instance):

@@ -24,9 +24,7 @@ _OPERATIONS = {
     'live_migration': 'live migration',
     'mount_share': 'mounting a share',
     'pre_live_migration': 'live migration',
-    'quiesce': 'quiescing',
     'umount_share': 'unmounting a share',
-    'unquiesce': 'quiescing',
 }
 
 # What never will be: a compute service does not control its own host.
