@@ -37,6 +37,7 @@ from nova_container.compute import intent
 from nova_container.compute import interrupted
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
+from nova_container.compute import maintenance
 from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
@@ -118,6 +119,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._volumes = None
         self._settler = None
         self._quiescer = None
+        self._maintenance = None
         self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
@@ -141,6 +143,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._volumes = volume_recovery.Finisher(self)
         self._settler = interrupted.Settler(host, _POWER_STATES)
         self._quiescer = quiescing.Quiescer()
+        self._maintenance = maintenance.Maintenance(host, self.virtapi)
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
                 self._watch(container_id)
@@ -149,12 +152,14 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     def process_instances_at_startup(self, context, instances):
         self._settler.at_start(instances)
+        self._maintenance.at_start()
         return instances
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
                        self._reporter, self._feedback, self._logs,
-                       self._volumes, self._settler, self._quiescer):
+                       self._volumes, self._settler, self._quiescer,
+                       self._maintenance):
             if worker is not None:
                 worker.stop()
         self._consoles.stop()
@@ -454,6 +459,9 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     def set_host_enabled(self, enabled):
         # Nova tells placement itself; there is no more to it.
         return 'enabled' if enabled else 'disabled'
+
+    def host_maintenance_mode(self, host, mode):
+        return self._maintenance.enter() if mode else self._maintenance.leave()
 
     def manage_image_cache(self, context, all_instances):
         self._images.expire(all_instances)
