@@ -87,6 +87,9 @@ class Container(server.Server):
         'image_update_policy',
     )
 
+    # Those that the container takes up when it is built anew.
+    REBUILDING = words.PROPERTIES | {IMAGE, HOSTNAME, USER_DATA, KEY_NAME}
+
     _VOLUME_KEYS = (
         VOLUME, MOUNT_PATH, READ_ONLY,
     ) = (
@@ -575,7 +578,7 @@ class Container(server.Server):
         if self.FLAVOR in prop_diff:
             steps += [self._step(progress)
                       for progress in self._update_flavor(after)]
-        if prop_diff.keys() & _REBUILDING:
+        if prop_diff.keys() & self.REBUILDING:
             steps.append(_Step(lambda: self._rebuild(after), self._is_built))
         elif prop_diff.keys() & {self.METADATA, self.VOLUMES}:
             steps.append(_Step(lambda: self._update_metadata(after)))
@@ -764,12 +767,6 @@ class Container(server.Server):
         self._release_floating_ip()
         self._delete_group()
         return True
-
-
-# Properties that the container takes up when it is built anew.
-_REBUILDING = words.PROPERTIES | {
-    Container.IMAGE, Container.HOSTNAME, Container.USER_DATA,
-    Container.KEY_NAME}
 
 
 @dataclasses.dataclass(frozen=True)
