@@ -59,6 +59,9 @@ _ELSEWHERE = {
     'openstack volume create': 'tests/cloud/test_volumes.py',
     'openstack server add volume': 'tests/cloud/test_volumes.py',
     'openstack server create --image mariadb': 'tests/cloud/test_volumes.py',
+    'openstack stack snapshot': 'tests/cloud/test_heat.py',
+    'openstack stack abandon': 'tests/cloud/test_heat.py',
+    'openstack stack adopt': 'tests/cloud/test_heat.py',
     'websocat': 'tests/cloud/test_console.py',
     'nova-container destroy-all':
         'would end containers of others; tests/functional/test_cli.py',
