@@ -39,6 +39,7 @@ from nova_container.privileged import context
 from nova_container.privileged import layer as privileged
 from tests import archives
 from tests import cases
+from tests.functional import system_image
 
 CONF = cfg.CONF
 
@@ -669,7 +670,7 @@ class UmociTest(UnpackTestCase):
                     status.st_gid - base, status.st_mtime_ns,
                     0 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
                     self.content(path, status.st_mode), {
-                        key: self.attribute(path, key) for key in
+                        key: self.attribute(path, key, base) for key in
                         os.listxattr(path, follow_symlinks=False)})
         return found
 
@@ -683,10 +684,17 @@ class UmociTest(UnpackTestCase):
             return hashlib.file_digest(file, 'sha256').hexdigest()
 
     @staticmethod
-    def attribute(path: str, key: str) -> bytes:
+    def attribute(path: str, key: str, base: int) -> bytes | list[tuple]:
         value = os.getxattr(path, key, follow_symlinks=False)
-        # Without whose root it is good for, which is another one.
-        return value[4:20] if key == 'security.capability' else value
+        if key == 'security.capability':
+            # Without whose root it is good for, which is another one.
+            return value[4:20]
+        if key.startswith('system.posix_acl_'):
+            # linux/posix_acl_xattr.h; all ones where the tag says it all.
+            return [(tag, rights, who if who == 0xffffffff else who - base)
+                    for tag, rights, who in struct.iter_unpack('<HHI',
+                                                               value[4:])]
+        return value
 
     def test_small_tree(self):
         self.compare(archives.tar(
@@ -701,6 +709,24 @@ class UmociTest(UnpackTestCase):
             archives.entry('ping', b'', mtime=5, pax_headers={
                 'SCHILY.xattr.security.capability':
                     _CAPABILITY.decode('utf-8', 'surrogateescape')})))
+
+    def test_whole_system_with_removals(self):
+        found = self.compare(system_image.layer(), archives.tar(
+            # With all directories above, as whoever builds images writes it.
+            archives.directory('etc', mtime=4),
+            archives.entry('etc/.wh.hostname', b'', mtime=5),
+            archives.directory('usr', mtime=4),
+            archives.directory('usr/share', mtime=4),
+            archives.entry('usr/share/.wh.zoneinfo', b'', mtime=5),
+            archives.directory('etc/apt', mtime=7),
+            archives.entry('etc/apt/.wh..wh..opq', b'', mtime=8),
+            archives.entry('etc/apt/new', b'new', mtime=9),
+            archives.hardlink('etc/apt/linked', 'etc/apt/new')))
+        self.assertGreater(len(found), 3000)
+        self.assertIn('etc/apt/linked', found)
+        for name in ('etc/hostname', 'usr/share/zoneinfo',
+                     'etc/apt/sources.list'):
+            self.assertNotIn(name, found)
 
     def compare(self, *layers: bytes) -> dict[str, tuple]:
         """What is there, as umoci and the store have it."""
@@ -728,5 +754,8 @@ class UmociTest(UnpackTestCase):
             found = self.describe(mine, _BASE)
         finally:
             subprocess.run(['umount', str(mine)], check=True)
-        self.assertEqual(self.describe(bundle / 'rootfs', 0), found)
+        wanted = self.describe(bundle / 'rootfs', 0)
+        self.assertEqual(wanted.keys(), found.keys())
+        for name, status in wanted.items():
+            self.assertEqual(status, found[name], name)
         return found
