@@ -202,41 +202,48 @@ class Podman(Engine):
         _run(*self._command, 'exec', container_id, *args)
 
 
+def dockerd(undo: contextlib.ExitStack, work: str) -> list[str]:
+    """Start one with a containerd of its own; how its client is called.
+
+    :param work: an empty directory
+    """
+    program = shutil.which('docker', path='/usr/bin:/usr/sbin')
+    if program is None or shutil.which('dockerd') is None:
+        raise FileNotFoundError('docker.io is not installed')
+    socket = f'unix://{work}/docker.sock'
+    log = undo.enter_context(open(f'{work}/log', 'wb'))
+    # dockerd binds it to itself where what is above is not shared, and does
+    # not always undo that.
+    undo.callback(subprocess.run, ['umount', f'{work}/data'],
+                  stderr=subprocess.DEVNULL)
+    daemon = subprocess.Popen(
+        ['dockerd', '--host', socket, '--data-root', f'{work}/data',
+         '--exec-root', f'{work}/exec', '--pidfile', f'{work}/pid',
+         '--bridge', 'none', '--iptables=false', '--ip6tables=false',
+         '--cgroup-parent', 'bench-docker'],
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    undo.callback(daemon.wait)
+    undo.callback(daemon.terminate)
+    command = [program, '--host', socket]
+    deadline = time.monotonic() + _DOCKERD_PATIENCE
+    while True:
+        try:
+            _run(*command, 'version')
+            return command
+        except RuntimeError as error:
+            if time.monotonic() > deadline or daemon.poll() is not None:
+                words = pathlib.Path(work, 'log').read_text()
+                raise RuntimeError(f'dockerd: {error}\n{words[-2000:]}')
+            time.sleep(0.2)
+
+
 class Docker(Engine):
     """dockerd with a containerd of its own."""
 
     name = 'docker'
 
     def _open(self, undo: contextlib.ExitStack) -> None:
-        program = shutil.which('docker', path='/usr/bin:/usr/sbin')
-        if program is None or shutil.which('dockerd') is None:
-            raise FileNotFoundError('docker.io is not installed')
-        socket = f'unix://{self._work}/docker.sock'
-        self._command = [program, '--host', socket]
-        log = undo.enter_context(open(f'{self._work}/log', 'wb'))
-        # dockerd binds it to itself where what is above is not shared, and
-        # does not always undo that.
-        undo.callback(subprocess.run, ['umount', f'{self._work}/data'],
-                      stderr=subprocess.DEVNULL)
-        daemon = subprocess.Popen(
-            ['dockerd', '--host', socket, '--data-root', f'{self._work}/data',
-             '--exec-root', f'{self._work}/exec',
-             '--pidfile', f'{self._work}/pid', '--bridge', 'none',
-             '--iptables=false', '--ip6tables=false',
-             '--cgroup-parent', 'bench-docker'],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        undo.callback(daemon.wait)
-        undo.callback(daemon.terminate)
-        deadline = time.monotonic() + _DOCKERD_PATIENCE
-        while True:
-            try:
-                _run(*self._command, 'version')
-                break
-            except RuntimeError as error:
-                if time.monotonic() > deadline or daemon.poll() is not None:
-                    words = pathlib.Path(self._work, 'log').read_text()
-                    raise RuntimeError(f'dockerd: {error}\n{words[-2000:]}')
-                time.sleep(0.2)
+        self._command = dockerd(undo, self._work)
         undo.callback(self._remove_all)
         loaded = _run(*self._command, 'load', '--input', self._archive)
         self._image = loaded.rpartition(': ')[2].split()[-1]

@@ -37,6 +37,7 @@ from oslo_config import cfg
 from oslo_privsep import priv_context
 import psutil
 
+from benchmarks import engines
 from benchmarks import figure
 from nova_container import conf
 from nova_container.image import store
@@ -127,6 +128,12 @@ class Images:
                                    check=True)
                 blobs.append(packed)
             self.layers[compression] = blobs
+            if compression == 'gzip':
+                # docker of this time reads neither zstd nor OCI archives.
+                self.docker_archive = place / 'docker.tar'
+                self.docker_archive.write_bytes(archives.docker_archive(
+                    *(path.read_bytes() for path in blobs),
+                    raw_config=config))
             oci = archives.OciArchive()
             self.archive[compression] = place / f'{compression}.tar'
             self.archive[compression].write_bytes(oci.save(oci.packed_image(
@@ -305,6 +312,7 @@ class _Setting:
         images = Images(place)
         self.archive = images.archive[compression]
         self.layers = images.layers[compression]
+        self.docker_archive = images.docker_archive
         self.ours = undo.enter_context(_Ours(self.archive, self.disk))
         self._names = (str(number) for number in itertools.count())
 
@@ -330,6 +338,20 @@ class _Setting:
                 shutil.rmtree(target)
         return once
 
+    def docker(self, undo: contextlib.ExitStack) -> cabc.Callable[[], float]:
+        """The same of a docker daemon, which keeps no image between."""
+        work = self.disk / 'docker'
+        work.mkdir()
+        command = engines.dockerd(undo, str(work))
+
+        def once() -> float:
+            _run('sync', '--file-system', self.disk)
+            took = figure.timed(lambda: _run(*command, 'load', '--input',
+                                             self.docker_archive))
+            _run(*command, 'image', 'prune', '--all', '--force')
+            return took
+        return once
+
 
 def _unpack(count: int, compression: str) -> cabc.Iterator[figure.Row]:
     with contextlib.ExitStack() as undo:
@@ -346,18 +368,22 @@ def _unpack(count: int, compression: str) -> cabc.Iterator[figure.Row]:
             _run('skopeo', 'copy', '-q', f'oci-archive:{setting.archive}',
                  f'containers-storage:[overlay@{target}+{target}/run]bench')
 
-        medians = figure.alternately(count, {
+        measures = {
             setting.ours.name: lambda: setting.mine(load),
             'podman load': setting.other(
                 lambda target: _podman(target, 'load', '-i',
                                        setting.archive)),
             'skopeo copy': setting.other(skopeo),
             'two bsdtar': setting.other(
-                lambda target: _bsdtar(setting.layers, target))})
+                lambda target: _bsdtar(setting.layers, target))}
+        targets = {'podman load': 0.35, 'skopeo copy': 0.35,
+                   'two bsdtar': 1.5}
+        if compression == 'gzip':
+            measures['docker load'] = setting.docker(undo)
+            targets['docker load'] = 0.45
         yield from figure.compared(
-            f'archive to layers, {compression}', 'ms', medians,
-            setting.ours.name,
-            {'podman load': 0.35, 'skopeo copy': 0.35, 'two bsdtar': 1.5})
+            f'archive to layers, {compression}', 'ms',
+            figure.alternately(count, measures), setting.ours.name, targets)
         yield figure.Row(f'memory while unpacking, {compression}',
                          round(peak / 1048576, 1), 'MiB', target=_MEMORY)
 
