@@ -58,6 +58,13 @@ while no container runs.
 The AppArmor profile that confines containers: the name of one that is loaded;
 ``none``; or ``auto``, which is nova-container-default if that is loaded.
 """),
+    cfg.BoolOpt(
+        'selinux', default=False,
+        help="""
+Give containers SELinux contexts: the policy's own for containers, with two
+categories for each, so that none may touch what is another's. The host has to
+be prepared for it; see the administrator guide.
+"""),
     cfg.StrOpt(
         'oci_runtime', default='auto',
         help="""

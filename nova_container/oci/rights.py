@@ -90,7 +90,8 @@ class Rights:
     """One answer to each question that config.json asks.
 
     :param seccomp: None for no filter
-    :param confined: by the host's AppArmor profile, which lets nobody mount
+    :param confined: by the host's AppArmor profile or SELinux type for
+        containers, which let nobody mount
     :param own_cgroup: the container may divide its control group further
     """
 

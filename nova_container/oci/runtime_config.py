@@ -48,6 +48,18 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True)
+class SelinuxContexts:
+    """SELinux contexts of one container.
+
+    :param process: of its processes
+    :param file: of all that it may read and write
+    """
+
+    process: str
+    file: str
+
+
+@dataclasses.dataclass(frozen=True)
 class BlockDevice:
     """A block device that the container gets.
 
@@ -85,9 +97,10 @@ class HostSide:
     :param init: path of the small init, where the spec wants one
     :param devices: devices of the host that exist, by path
     :param apparmor: name of a profile that the kernel has
+    :param selinux: where SELinux is at work
     :param block_devices: those of volumes
-    :param fixed_device_rules: the control group's rules on devices cannot be
-        changed later, when volumes come
+    :param unified: cgroup version 2 is all there is; its rules on devices
+        cannot be changed later, when volumes come
     """
 
     rootfs: str
@@ -101,8 +114,9 @@ class HostSide:
     devices: tuple[str, ...] = ()
     read_only: tuple[tuple[str, str], ...] = ()
     apparmor: str | None = None
+    selinux: SelinuxContexts | None = None
     block_devices: tuple[BlockDevice, ...] = ()
-    fixed_device_rules: bool = False
+    unified: bool = False
 
 
 # crun by itself puts a container into a group within its scope; runc does not.
@@ -131,13 +145,12 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
         mount('/sys', 'sysfs', 'nosuid', 'noexec', 'nodev',
               'rw' if rights.sys_writable else 'ro'),
     ]
-    if rights.own_cgroup:
-        # Version 1 cannot be handed to a user namespace.
-        mounts.append(mount('/sys/fs/cgroup', 'cgroup2', 'nosuid', 'noexec',
-                            'nodev', 'relatime', 'rw'))
-    else:
-        mounts.append(mount('/sys/fs/cgroup', 'cgroup', 'nosuid', 'noexec',
-                            'nodev', 'relatime', 'ro'))
+    # Beside version 1, which cannot be handed to a user namespace, version 2
+    # has to be named; alone, it must not be, for crun would give it a context
+    # of SELinux then.
+    kind = 'cgroup2' if rights.own_cgroup and not host.unified else 'cgroup'
+    mounts.append(mount('/sys/fs/cgroup', kind, 'nosuid', 'noexec', 'nodev',
+                        'relatime', 'rw' if rights.own_cgroup else 'ro'))
     if spec.kind == container.MACHINE:
         # systemd mounts these itself where it may; here it may not.
         mounts += [
@@ -163,7 +176,7 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
 
 
 def _block_rules(host: HostSide) -> list[dict[str, typing.Any]]:
-    if host.fixed_device_rules:
+    if host.unified:
         # No node can be made in a user namespace: what is not bound into the
         # container cannot be opened there.
         return [{'allow': True, 'type': 'b', 'access': 'rw'}]
@@ -289,6 +302,10 @@ def build(spec: container.ContainerSpec,
     }
     if rights.confined and host.apparmor is not None:
         config['process']['apparmorProfile'] = host.apparmor
+    if host.selinux is not None:
+        config['linux']['mountLabel'] = host.selinux.file
+        if rights.confined:
+            config['process']['selinuxLabel'] = host.selinux.process
     if rights.seccomp is not None:
         config['linux']['seccomp'] = seccomp.profile(host.machine,
                                                      rights.seccomp)

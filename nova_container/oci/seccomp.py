@@ -136,8 +136,9 @@ process_vm_writev request_key setdomainname sethostname setns umount umount2
 unshare vhangup
 """
 
-# Every CLONE_NEW* flag of clone(2).
-_CLONE_NAMESPACES = 0x7E020000
+# CLONE_NEW* of clone(2): mount, cgroup, UTS, IPC, user, PID, network.
+_CLONE_NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000,
+                     0x10000000, 0x20000000, 0x40000000)
 _AF_VSOCK = 40
 _ARCHITECTURES = {
     # Programs of 32 bits run; those of x32, which nobody has, are ended.
@@ -172,19 +173,23 @@ def profile(machine: str, name: str = DEFAULT) -> dict[str, typing.Any]:
     refused = _REFUSED.split()
     # clone3 passes its flags in memory, out of a filter's reach: ENOSYS makes
     # the C library use clone.
-    clone = _rule('clone', allow,
-                  args=[_arg(0, 'SCMP_CMP_MASKED_EQ', _CLONE_NAMESPACES, 0)])
+    clone = [_rule('clone', allow, args=[
+        _arg(0, 'SCMP_CMP_MASKED_EQ', sum(_CLONE_NAMESPACES), 0)])]
+    # systemd goes on without namespaces of its own when they are refused.
+    clone += [_rule('clone', refuse, errnoRet=errno.EPERM, args=[
+        _arg(0, 'SCMP_CMP_MASKED_EQ', flag, flag)])
+        for flag in _CLONE_NAMESPACES]
     if name == NESTING:
         allowed += _NESTING
         refused = [call for call in refused if call not in _NESTING.split()]
-        clone = _rule('clone clone3', allow)
+        clone = [_rule('clone clone3', allow)]
     return {
         'defaultAction': refuse,
         'defaultErrnoRet': errno.ENOSYS,
         'architectures': list(_ARCHITECTURES.get(machine, ())),
         'syscalls': [
             _rule(allowed, allow),
-            clone,
+            *clone,
             _rule('socket', allow,
                   args=[_arg(0, 'SCMP_CMP_NE', _AF_VSOCK)]),
             *(_rule('personality', allow, args=[_arg(0, 'SCMP_CMP_EQ', p)])

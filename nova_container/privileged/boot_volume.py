@@ -43,7 +43,8 @@ _BLOCK = 4096
 _MIN = 64 << 20
 
 
-def mount(boot: disk.BootVolume, target: str, base: int) -> None:
+def mount(boot: disk.BootVolume, target: str, base: int,
+          options: str) -> None:
     """Mount the file system behind the archive, made if it is not there yet.
 
     To be called in the containers' mount namespace; it goes with the mount at
@@ -51,6 +52,7 @@ def mount(boot: disk.BootVolume, target: str, base: int) -> None:
 
     :param target: a new directory
     :param base: host id of the container's root
+    :param options: more of mount(8), with a comma before them
     :raises InvalidSpec: there is something else, or no room
     :raises StateConflict: the volume is not connected, or in use
     :raises HostUnsupported: the operator does not want it
@@ -76,7 +78,8 @@ def mount(boot: disk.BootVolume, target: str, base: int) -> None:
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, device)
         try:
-            file_system.mount(path, volume.size(path), plain, False)
+            file_system.mount(path, volume.size(path), plain, False,
+                              options)
         except exception.ContainerError as e:
             raise type(e)(f'volume {boot.volume} behind its image: '
                           f'{e.message}')

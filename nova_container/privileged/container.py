@@ -52,19 +52,15 @@ def limits(container_id: str) -> limits_.Limits:
     return definition.load(container_id).limits
 
 
-def slot(container_id: str) -> int:
-    return int(os.readlink(place.container_state(container_id, 'slot')))
-
-
 def host_ids(container_id: str) -> tuple[int, int]:
     """First and last host user and group id of a defined container."""
-    first = place.ids().base(slot(container_id))
+    first = place.ids().base(definition.slot(container_id))
     return first, first + idmap.RANGE_SIZE - 1
 
 
 def id_map(container_id: str) -> idmap.IdMap:
     """The user namespace of a defined container."""
-    return place.ids().container(slot(container_id))
+    return place.ids().container(definition.slot(container_id))
 
 
 def require_halted(container_id: str) -> None:

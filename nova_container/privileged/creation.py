@@ -44,6 +44,7 @@ from nova_container.privileged import place
 from nova_container.privileged import process
 from nova_container.privileged import provided
 from nova_container.privileged import rootfs
+from nova_container.privileged import selinux
 from nova_container.privileged import systemd
 from nova_container.privileged import userns
 from nova_container.privileged import volume
@@ -78,7 +79,7 @@ def create(container_id: str, restarts: int = 0) -> dict[str, int]:
         for name in ('rootfs', 'l', 'files'):
             os.mkdir(os.path.join(run_dir, name), 0o711)
         os.mkdir(os.path.join(run_dir, 'exec'), 0o700)
-        shift = userns.create(place.ids().shift(container.slot(container_id)))
+        shift = userns.create(place.ids().shift(definition.slot(container_id)))
         try:
             pid, monitor = namespace.with_mounts(_create, spec, shift)
         finally:
@@ -101,7 +102,7 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
     run_dir = place.container_run(spec.id)
     # A mount of its own, so that all below it can be handed on as one.
     linux.mount(run_dir, run_dir, flags=linux.MS_BIND)
-    ids = place.ids().container(container.slot(spec.id))
+    ids = place.ids().container(definition.slot(spec.id))
     own = definition.load_own(spec.id)
     disks = disk.mount(spec.id, own.disk, ids.outside,
                        rescue=definition.load_rescue(spec.id) is not None)
@@ -143,10 +144,11 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
         machine=os.uname().machine,
         init=initial.program() if spec.init else None,
         apparmor=apparmor.profile(),
+        selinux=selinux.of(spec.id),
         devices=tuple(device.path for device in rights.devices
                       if os.path.exists(device.path)),
         block_devices=volume.make_nodes(spec, ids.outside),
-        fixed_device_rules=cgroup.unified()))
+        unified=cgroup.unified()))
     definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
                      0o600)
     pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,

@@ -91,11 +91,11 @@ def make(checked: container_spec.ContainerSpec,
         with definition.locked(checked.id):
             container.require_halted(checked.id)
             if fill is not None:
-                fill(place.ids().base(container.slot(checked.id)))
+                fill(place.ids().base(definition.slot(checked.id)))
             if os.path.exists(os.path.join(path, 'spec.json')):
                 known = definition.load_own(checked.id)
                 disk.redefine(checked.id, known.disk, checked.disk,
-                              place.ids().base(container.slot(checked.id)))
+                              place.ids().base(definition.slot(checked.id)))
                 # What only its first start was told stays.
                 checked = dataclasses.replace(
                     checked, injected=known.injected or checked.injected,
@@ -133,7 +133,7 @@ def rescue(spec: dict[str, typing.Any]) -> None:
         own = definition.load_own(checked.id)
         _end_rescue(own)
         disk.define_rescue(checked.id, own.disk,
-                           place.ids().base(container.slot(checked.id)))
+                           place.ids().base(definition.slot(checked.id)))
         definition.write(place.container_state(checked.id, 'rescue.json'),
                          json.dumps(codec.encode(checked)), 0o600)
         _write_policy(checked.id, checked)

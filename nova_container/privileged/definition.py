@@ -71,6 +71,11 @@ def write(path: str, content: str | bytes, mode: int, owner: int = 0,
     os.rename(temporary, path)
 
 
+def slot(container_id: str) -> int:
+    """Which range of user ids, and what else is one container's alone."""
+    return int(os.readlink(place.container_state(container_id, 'slot')))
+
+
 def load(container_id: str) -> container.ContainerSpec:
     """What the container runs: its own spec, or that of its rescue.
 

@@ -44,6 +44,7 @@ from nova_container.privileged import linux
 from nova_container.privileged import loop
 from nova_container.privileged import place
 from nova_container.privileged import quota
+from nova_container.privileged import selinux
 from nova_container.spec import container
 from nova_container.spec import disk
 
@@ -236,16 +237,17 @@ def mount(container_id: str, wish: disk.Disk, base: int,
     :param rescue: that of the rescue system, too
     """
     stop_reading(container_id)
+    options = selinux.mount_option(container_id)
 
     def at(volume: _Volume) -> str:
         if volume is _ROOT and wish.boot is not None:
-            return _mount_boot(container_id, wish.boot, base)
+            return _mount_boot(container_id, wish.boot, base, options)
         image = _image(container_id, volume)
         if not os.path.exists(image):
             return place.container_state(container_id)
         target = _mount_point(container_id, volume)
         os.makedirs(target, 0o711)
-        loop.mount(image, target)
+        loop.mount(image, target, options)
         _make_directories(target, volume, base)
         return target
 
@@ -257,15 +259,17 @@ def mount(container_id: str, wish: disk.Disk, base: int,
     ephemeral = None
     if wish.ephemeral is not None:
         ephemeral = os.path.join(at(_EPHEMERAL), 'mnt')
+        selinux.label(container_id, ephemeral)
     return Mounted(
         root=writable(root), nested=os.path.join(root, 'nested'),
         ephemeral=ephemeral,
         rescue=writable(at(_RESCUE), 'rescue-') if rescue else None)
 
 
-def _mount_boot(container_id: str, boot: disk.BootVolume, base: int) -> str:
+def _mount_boot(container_id: str, boot: disk.BootVolume, base: int,
+                options: str) -> str:
     target = _mount_point(container_id, _ROOT)
-    boot_volume.mount(boot, target, base)
+    boot_volume.mount(boot, target, base, options)
     names = [name for name, _, _ in _ROOT.directories]
     boot_volume.require_directories(
         boot, *(os.path.join(target, name) for name in (

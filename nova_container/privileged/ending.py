@@ -74,6 +74,7 @@ def end(container_id: str, due: int | None = None) -> None:
     container.mark_halting(container_id, due)
     namespace.with_mounts(
         lambda: block.release(container_id, disk.places(container_id)))
+    oom_kills = cgroup.oom_kills(container_id)
     for kind, timeout in (('pid', _KILL_TIMEOUT),
                           ('monitor', _MONITOR_TIMEOUT)):
         found = container.find_process(container_id, kind)
@@ -88,7 +89,7 @@ def end(container_id: str, due: int | None = None) -> None:
                     'system that hangs')
             process.send_signal(found, 9)
             process.wait(found, timeout)
-    _record_exit(container_id, due)
+    _record_exit(container_id, due, oom_kills)
     console_log.keep(container_id)
     block.lift(container_id)
     if os.path.exists(place.run('oci', container_id)):
@@ -158,18 +159,21 @@ def _unmount_below(run_dir: str) -> None:
             linux.umount(target)
 
 
-def _record_exit(container_id: str, due: int | None) -> None:
+def _record_exit(container_id: str, due: int | None,
+                 oom_kills: int) -> None:
     """Keep how the process ended beyond the run directory.
 
     Of a start that came to nothing, nothing is kept.
+
+    :param oom_kills: as counted before it was ended
     """
     path = place.exit_file(container_id)
     if os.path.exists(place.container_run(container_id, 'started')) and \
             os.path.isdir(place.container_state(container_id)):
         # systemd removes the group with the last process, and its counter;
         # the monitor then has noted that there was one.
-        kills = max(cgroup.oom_kills(container_id), os.path.exists(
-            place.container_run(container_id, 'oom')))
+        kills = max(oom_kills, cgroup.oom_kills(container_id),
+                    os.path.exists(place.container_run(container_id, 'oom')))
         ended: dict[str, typing.Any] = {
             'time': time.time(), 'oom_kills': int(kills), 'oom': kills > 0}
         if due is not None:

@@ -92,12 +92,14 @@ def _ext4_size(device: str) -> int:
     return (high << 32 | low) << (10 + min(logarithm, 16))
 
 
-def mount(device: str, size: int, target: str, read_only: bool) -> bool:
+def mount(device: str, size: int, target: str, read_only: bool,
+          options: str = '') -> bool:
     """Mount a volume, made a file system on if it is blank.
 
     One that is smaller than its device is grown.
 
     :param size: bytes of the device
+    :param options: more of mount(8), with a comma before them
     :returns: whether the file system is new
     :raises InvalidSpec: it holds something else
     :raises HostUnsupported: the operator does not want it
@@ -122,7 +124,7 @@ def mount(device: str, size: int, target: str, read_only: bool) -> bool:
     flags = linux.MS_NOSUID | linux.MS_NODEV
     linux.mount(device, target, kind,
                 flags | (linux.MS_RDONLY if read_only else 0),
-                _OPTIONS[kind])
+                _OPTIONS[kind] + options)
     if kind == 'xfs' and not read_only:
         _command('xfs_growfs', target)
     if found is None and kind == 'ext4':

@@ -29,6 +29,7 @@ from nova_container.privileged import freezer
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
+from nova_container.privileged import selinux
 from nova_container.privileged import systemd
 from nova_container.privileged import volume
 
@@ -65,12 +66,14 @@ def setup(user: int, group: int) -> None:
     oci_runtime.conmon()
     systemd.require()
     apparmor.profile()
+    selinux.contexts(0)
 
     def directory(path: str, mode: int, owner: tuple[int, int]) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, mode)
             os.chmod(path, mode)
             os.chown(path, *owner)
+        selinux.restore(path)
 
     for path in (place.CONF.container.state_path,
                  place.CONF.container.run_path):

@@ -194,14 +194,18 @@ def attach(image: int, block: int, flags: int,
                                     'processes took each that was free')
 
 
-def mount(image: str, target: str) -> None:
-    """Mount an image."""
+def mount(image: str, target: str, options: str = '') -> None:
+    """Mount an image.
+
+    :param options: more of mount(8), with a comma before them
+    """
     fd = _open(image)
     try:
         _undo(fd, image)
         device, path = attach(fd, _BLOCK, FLAG_AUTOCLEAR)
         try:
-            linux.mount(path, target, 'ext4', linux.MS_NODEV, _OPTIONS)
+            linux.mount(path, target, 'ext4', linux.MS_NODEV,
+                        _OPTIONS + options)
         finally:
             os.close(device)
     finally:

@@ -18,6 +18,7 @@ from nova_container.privileged import definition
 from nova_container.privileged import disk
 from nova_container.privileged import linux
 from nova_container.privileged import place
+from nova_container.privileged import selinux
 from nova_container.spec import container as container_spec
 
 
@@ -44,6 +45,8 @@ def write_files(spec: container_spec.ContainerSpec,
         definition.write(path, spec.authorized_keys.rstrip('\n') + '\n', 0o600,
                          owner)
         files.append((path, '/root/.ssh/authorized_keys'))
+    for path, _ in files:
+        selinux.label(spec.id, path)
     return tuple(files)
 
 
@@ -61,8 +64,11 @@ def write_config_drive(spec: container_spec.ContainerSpec,
                 os.link(first, name)
                 continue
             definition.write(name, file.data, 0o400, owner)
-    for directory, _, _ in os.walk(top):
+    for directory, _, names in os.walk(top):
         os.chown(directory, owner, owner)
+        for path in (directory, *(os.path.join(directory, name)
+                                  for name in names)):
+            selinux.label(spec.id, path)
     return ((top, '/config-drive'),)
 
 
@@ -75,5 +81,6 @@ def bind_nested(container_id: str, source: str,
     files = []
     for name in disk.NESTED:
         path = disk.make_nested(target, name, owner)
+        selinux.label(container_id, path)
         files.append((path, f'/var/lib/{name}'))
     return tuple(files)

@@ -20,6 +20,7 @@ from nova_container import exception
 from nova_container.privileged import disk
 from nova_container.privileged import linux
 from nova_container.privileged import place
+from nova_container.privileged import selinux
 from nova_container.spec import container as container_spec
 
 
@@ -58,7 +59,8 @@ def mount(spec: container_spec.ContainerSpec, shift: int,
     linux.mount(
         'overlay', target, 'overlay', linux.MS_NODEV,
         f'userxattr,lowerdir={lower},'
-        f'upperdir={writable.upper},workdir={writable.work}')
+        f'upperdir={writable.upper},workdir={writable.work}'
+        f'{selinux.mount_option(spec.id)}')
     for name in range(len(layers)):
         linux.umount(str(name))
 

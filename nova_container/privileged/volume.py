@@ -51,6 +51,7 @@ from nova_container.privileged import linux
 from nova_container.privileged import loop
 from nova_container.privileged import namespace
 from nova_container.privileged import place
+from nova_container.privileged import selinux
 from nova_container.privileged import userns
 from nova_container.spec import codec
 from nova_container.spec import container
@@ -456,7 +457,8 @@ def mount(container_id: str, wish: volume.Attachment, path: str,
     with contextlib.ExitStack() as undo:
         try:
             new = file_system.mount(found.path, size(found.path), plain,
-                                    read_only)
+                                    read_only,
+                                    selinux.mount_option(container_id))
         except exception.ContainerError as e:
             raise type(e)(f'volume {wish.volume} cannot be mounted at '
                           f'{path}: {e.message}')
@@ -530,6 +532,7 @@ def make_node(container_id: str, wish: volume.Attachment,
     os.mknod(node, stat.S_IFBLK | 0o600, found.number)
     os.chown(node, owner, owner)
     os.chmod(node, 0o440 if read_only else 0o660)
+    selinux.label(container_id, node)
     return runtime_config.BlockDevice(
         node=node, path=f'/dev/{wish.device}', major=found.major,
         minor=found.minor, read_only=read_only)

@@ -43,6 +43,7 @@ from nova_container.privileged import initial
 from nova_container.privileged import linux
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
+from nova_container.privileged import selinux
 from nova_container.privileged import systemd
 from nova_container.privileged import userns
 from nova_container.spec import idmap
@@ -321,17 +322,32 @@ def _security() -> Iterator[Finding]:
     active = []
     if _starts_with('/sys/module/apparmor/parameters/enabled', 'Y'):
         active.append('AppArmor')
-    if os.path.exists('/sys/fs/selinux/enforce'):
+    if selinux.enabled():
         enforcing = _starts_with('/sys/fs/selinux/enforce', '1')
         active.append('SELinux' if enforcing else 'SELinux (permissive)')
     if active:
         yield _ok('security module', ', '.join(active))
         if 'AppArmor' in active:
             yield _apparmor()
+        if selinux.enabled():
+            yield _selinux()
     else:
         yield Finding('security module', Level.LACKS, 'none active',
                       'no second line of defence behind namespaces, '
                       'capabilities and seccomp; enable AppArmor or SELinux')
+
+
+def _selinux() -> Finding:
+    name = 'SELinux contexts'
+    try:
+        found = selinux.contexts(0)
+    except exception.HostUnsupported as e:
+        return Finding(name, Level.MISSING, 'not known', str(e))
+    if found is None:
+        return Finding(name, Level.LACKS, 'not used',
+                       'containers run in the context of the privileged '
+                       'helper; see [container] selinux')
+    return _ok(name, found.process)
 
 
 def _apparmor() -> Finding:

@@ -37,9 +37,8 @@ def release() -> str:
     return 'stable'
 
 
-def _layer(name: str, packages: tuple[str, ...]) -> bytes:
+def _kept(name: str, packages: tuple[str, ...], suite: str) -> pathlib.Path:
     """A root file system as an uncompressed tar."""
-    suite = release()
     path = _CACHE / f'{name}-{suite}.tar'
     _CACHE.mkdir(parents=True, exist_ok=True)
     with open(_CACHE / 'lock', 'w') as lock:
@@ -56,12 +55,30 @@ def _layer(name: str, packages: tuple[str, ...]) -> bytes:
                 check=True, capture_output=True, text=True,
                 env={**os.environ, 'LC_ALL': 'C.UTF-8'})
             unfinished.rename(path)
-    return path.read_bytes()
+    return path
 
 
-def layer() -> bytes:
-    """A system with systemd as an uncompressed tar."""
-    return _layer('systemd', _SYSTEM)
+def _layer(name: str, packages: tuple[str, ...]) -> bytes:
+    return _kept(name, packages, release()).read_bytes()
+
+
+def build(suite: str, nested: bool) -> tuple[pathlib.Path, ...]:
+    """The files of a system, for another host.
+
+    :param nested: that of one with podman, too
+    """
+    kept = [_kept('systemd', _SYSTEM, suite)]
+    if nested:
+        kept.append(_kept('podman', _ENGINE, suite))
+    return tuple(kept)
+
+
+def layer(suite: str | None = None) -> bytes:
+    """A system with systemd as an uncompressed tar.
+
+    :param suite: of Debian; this machine's if it is not given
+    """
+    return _kept('systemd', _SYSTEM, suite or release()).read_bytes()
 
 
 def cloud_layer() -> bytes:
@@ -69,9 +86,9 @@ def cloud_layer() -> bytes:
     return _layer('cloud-init', _CLOUD_INIT)
 
 
-def archive() -> bytes:
+def archive(suite: str | None = None) -> bytes:
     """A ``docker save`` archive of one layer."""
-    return archives.docker_archive(layer())
+    return archives.docker_archive(layer(suite))
 
 
 def engine_archive(inner: bytes) -> bytes:

@@ -37,10 +37,10 @@ class MachineTest(base.RuntimeTestCase):
         super().setUpClass()
         cls.system = cls.add_image(system_image.archive())
 
-    def boot(self, **options):
+    def boot(self, image=None, **options):
         options.setdefault('terminal', True)
         container_id = self.define(
-            '/sbin/init', image=self.system, stop_signal='SIGRTMIN+3',
+            '/sbin/init', image=image or self.system, stop_signal='SIGRTMIN+3',
             limit=limits.Limits(memory=512 << 20, pids=1024), **options)
         self.redefine(container_id, kind=container.MACHINE)
         engine.create(container_id)
@@ -68,6 +68,16 @@ class MachineTest(base.RuntimeTestCase):
         self.assertIn('system.slice', self.sh(
             container_id, 'cat /proc/$(pidof systemd-journald | cut -d" " '
             '-f1)/cgroup'))
+        engine.stop(container_id, 30)
+        self.assertNotEqual(128 + signal.SIGKILL,
+                            state.read(container_id).exit_code)
+
+    def test_newer_system(self):
+        """Its systemd asks for more namespaces, and does without them."""
+        container_id = self.boot(self.add_image(
+            system_image.archive('trixie')))
+        self.assertEqual('running', self.await_boot(container_id), self.sh(
+            container_id, 'systemctl --failed'))
         engine.stop(container_id, 30)
         self.assertNotEqual(128 + signal.SIGKILL,
                             state.read(container_id).exit_code)

@@ -93,6 +93,13 @@ def _hooks() -> list[str]:
         '--customize-hook=echo guest >"$1"/etc/hostname;'
         ' echo "127.0.0.1 localhost guest" >"$1"/etc/hosts;'
         ' : >"$1"/etc/fstab; echo uninitialized >"$1"/etc/machine-id',
+        # What a kernel with SELinux finds; any other does not look at it.
+        '--customize-hook=printf "SELINUX=enforcing\\nSELINUXTYPE=default\\n"'
+        ' >"$1"/etc/selinux/config &&'
+        f' install -m644 {plan.FILES}/guest-engine.cil "$1"/srv/ &&'
+        ' chroot "$1" semodule -n -s default -i /srv/guest-engine.cil &&'
+        ' chroot "$1" setfiles -F -e /proc -e /sys -e /dev'
+        ' /etc/selinux/default/contexts/files/file_contexts /',
     ]
 
 

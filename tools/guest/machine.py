@@ -33,6 +33,10 @@ _KERNEL = ('root=/dev/vda rw rootfstype=ext4 rootflags=noatime '
            'random.trust_cpu=1 no_timer_check TERM=dumb')
 
 
+# Bytes of the tree's disk that are free, at least.
+_SPARE = 64 << 20
+
+
 def _emulator(image: pathlib.Path, program: str) -> list[str]:
     """A program of another Debian, run with that one's own libraries."""
     root = image / 'emulator'
@@ -54,7 +58,8 @@ def _disks(image: pathlib.Path,
             [*_emulator(image, 'qemu-img'), 'create', '-q', '-f', 'qcow2',
              '-b', image / 'root.img', '-F', 'raw', root], check=True)
         with open(second, 'wb') as file:
-            file.truncate(256 << 20)
+            file.truncate(_SPARE + 2 * sum(
+                path.stat().st_size for path in tree.rglob('*')))
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-O', '^has_journal',
                         '-d', tree, second], check=True)
         with open(third, 'wb') as file:
@@ -83,7 +88,8 @@ def run(image: pathlib.Path, tree: pathlib.Path, machine: plan.Machine,
             '-cpu', 'max', '-smp', machine.processors, '-m', machine.memory,
             '-nodefaults', '-no-user-config', '-display', 'none',
             '-no-reboot', '-kernel', image / 'vmlinuz',
-            '-initrd', image / 'initrd.img', '-append', _KERNEL,
+            '-initrd', image / 'initrd.img',
+            '-append', f'{_KERNEL} {machine.kernel}',
             '-serial', 'stdio', '-device', 'virtio-rng-pci',
             '-device', 'virtio-serial-pci',
         ]

@@ -32,9 +32,9 @@ PYTHON: ty.Final = '3.13'
 PACKAGES: ty.Final = (
     'linux-image-cloud-amd64', 'systemd', 'systemd-sysv', 'udev', 'dbus',
     'kmod', 'initramfs-tools', 'zstd', 'procps', 'util-linux', 'iproute2',
-    'python3', 'crun', 'runc', 'conmon', 'busybox-static', 'umoci',
+    'python3', 'crun', 'runc', 'conmon', 'busybox-static', 'umoci', 'tini',
     'apparmor', 'xfsprogs', 'e2fsprogs', 'attr', 'nftables', 'criu',
-    'skopeo',
+    'ethtool', 'skopeo', 'selinux-policy-default', 'policycoreutils',
 )
 
 # What of requirements.txt and test-requirements.txt the functional tests
@@ -54,10 +54,12 @@ EMULATOR: ty.Final = ('qemu-system-x86', 'qemu-utils')
 class Machine:
     """What one run of the guest gets.
 
+    :ivar kernel: more parameters of the kernel
     :ivar memory: MiB
     :ivar timeout: seconds until it is switched off
     """
 
+    kernel: str = ''
     processors: int = 2
     memory: int = 3072
     timeout: int = 3600
@@ -78,4 +80,5 @@ def directory() -> pathlib.Path:
 
 
 _BUILT_FROM = {'plan.py', 'image.py', 'guest-run', 'guest-run.service',
+               'guest-engine.cil',
                *(path.name for path in CONSTRAINTS)}

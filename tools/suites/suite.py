@@ -61,7 +61,7 @@ SUITES: ty.Final = (
     Suite('functional', "containers on this machine's kernel",
           profile='functional', host=True),
     Suite('cgroup2', 'containers on Debian 13 with cgroup v2, emulated',
-          profile='guest', root=True, by_name=True),
+          profile='guest', root=True),
     Suite('faults', 'services killed in the middle of operations',
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',

@@ -84,6 +84,18 @@ class BuildTest(unittest.TestCase):
         self.assertNotIn('apparmorProfile', runtime_config.build(
             nesting, host)['process'])
 
+    def test_contexts_of_selinux_where_it_is_at_work(self):
+        self.assertNotIn('selinuxLabel', self.config['process'])
+        host = dataclasses.replace(
+            HOST, selinux=runtime_config.SelinuxContexts('p', 'f'))
+        config = runtime_config.build(SPEC, host)
+        self.assertEqual(('p', 'f'), (config['process']['selinuxLabel'],
+                                      config['linux']['mountLabel']))
+        nesting = dataclasses.replace(SPEC, nesting=True)
+        config = runtime_config.build(nesting, host)
+        self.assertNotIn('selinuxLabel', config['process'])
+        self.assertEqual('f', config['linux']['mountLabel'])
+
     def test_devices_are_denied_first(self):
         self.assertEqual({'allow': False, 'access': 'rwm'},
                          self.config['linux']['resources']['devices'][0])
