@@ -12,9 +12,17 @@
 
 # The file is a Sphinx configuration: https://www.sphinx-doc.org
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'ext'))
+
 extensions = [
+    'cliff.sphinxext',
     'openstackdocstheme',
     'oslo_config.sphinxext',
+    'resource_type',
+    'sphinxarg.ext',
     'sphinx_feature_classification.support_matrix',
 ]
 

@@ -45,6 +45,7 @@ _ELSEWHERE = {
     'tox': 'runs this test',
     'tools/test': 'runs this test',
     'tools/bench': 'takes an idle machine; tests/functional',
+    'UPGRADE_FROM=': 'runs a test',
     'DEVSTACK_DIR=': 'tests/unit/devstack, which needs a clone of DevStack',
     'tools/cloud up': 'was run before this test',
     'tools/cloud demo': 'takes minutes, and a stack of the demo user',
