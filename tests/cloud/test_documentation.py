@@ -40,6 +40,9 @@ _CHAPTERS = (
 # Beginnings of commands that something else than this test runs.
 _ELSEWHERE = {
     'pip install': 'tests/unit/test_package.py and tox.ini',
+    'apt-get install ../': 'tests/debian',
+    'apt-get build-dep': 'tests/debian',
+    'dpkg-buildpackage': 'tests/debian',
     'apt-get install': 'tools/onenode/packages.py',
     'pre-commit': '.pre-commit-config.yaml is for a clone of one\'s own',
     'tox': 'runs this test',
