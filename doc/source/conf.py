@@ -15,13 +15,13 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'ext'))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'ext'))
 
 extensions = [
     'cliff.sphinxext',
+    'heat_resource_type',
     'openstackdocstheme',
     'oslo_config.sphinxext',
-    'resource_type',
     'sphinxarg.ext',
     'sphinx_feature_classification.support_matrix',
 ]
