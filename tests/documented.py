@@ -28,6 +28,7 @@ ELSEWHERE = {
     'pip install': 'tests/unit/test_package.py',
     'pip install --upgrade nova-container': 'tests/cloud/test_upgrade.py',
     'pip install pre-commit': 'a machine of the reader\'s own',
+    'python3 -m venv': 'a machine of the reader\'s own',
     'apt-get install ../': 'tests/debian/lifecycle',
     'apt-get build-dep': 'tests/debian/lifecycle',
     'dpkg-buildpackage': 'tests/debian/lifecycle',
