@@ -34,6 +34,9 @@ LOOPBACK = '127.0.0.1'
 BRIDGE = 'nc-mgmt'
 PUBLIC_VETH = 'nc-public'
 
+# Of a node's tunnels, each way, in kilobits per second.
+BANDWIDTH = 1_000_000
+
 REGION = 'RegionOne'
 COMPUTE_USER = 'nova'
 MAX_NODES = 8

@@ -117,6 +117,11 @@ class Up:
                        *(f'{peer.name} namespace'
                          for peer in self.cloud.nodes),
                        args=(node, self.cloud.nodes))
+            yield step(f'{node.name} bandwidth',
+                       compute_node.report_bandwidth,
+                       f'ovn-controller@{node.name}',
+                       f'nova-compute@{node.name}', 'neutron-api',
+                       args=(node,))
         yield step('supervisor', self.launch_supervisor, 'virtualenv',
                    'configuration', 'driver', args=())
         yield step('database account', database.create_account, 'mariadb',
