@@ -221,7 +221,8 @@ def _on_node(node: plan.Node, cloud: plan.Plan) -> cabc.Iterator[Service]:
             plan.COMPUTE_USER, f'{venv}/nova-compute',
             '--config-file', str(node.config)),
         needs=(f'ovn-controller{at}', 'nova-conductor', 'nova-scheduler',
-               'nova-api policies', 'placement', 'driver', 'sudo rights'),
+               'nova-api policies', 'neutron-api policies', 'placement',
+               'driver', 'sudo rights'),
         configs=tuple(compute), env=tuple(env),
         node=node, ready=IsHypervisor(node))
 

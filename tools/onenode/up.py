@@ -149,7 +149,8 @@ class Up:
         computes = tuple(f'nova-compute@{node.name}'
                          for node in self.cloud.nodes)
         for name, path in (('nova-api', '/v2.1/os-services'),
-                           ('neutron-api', '/v2.0/agents')):
+                           # Not empty: Neutron makes a default group.
+                           ('neutron-api', '/v2.0/security-groups')):
             yield step(f'{name} policies', self.make_first_request, name,
                        'identity', args=(name, path), logged=False)
         yield step('networks and flavors', self.create_resources,
@@ -310,7 +311,8 @@ class Up:
         """Have a service load its policies.
 
         Nova and Neutron load them in the first request that asks for them,
-        and refuse whatever another thread handles meanwhile.
+        and refuse whatever another thread handles meanwhile. Neutron asks for
+        each item of a list, so an empty list loads nothing.
         """
         rest.Session(self.layout).get(service, path)
         return False
