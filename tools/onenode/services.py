@@ -291,6 +291,14 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
         configs=(etc / 'nova/nova.conf',),
         # The proxies alone would still use eventlet.
         env=(('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true'),))
+    yield Service(
+        'nova-novncproxy',
+        (f'{venv}/nova-novncproxy', '--config-file', f'{etc}/nova/nova.conf',
+         '--web', str(layout.novnc)),
+        needs=('database nova', 'rabbitmq', 'management network', 'noVNC'),
+        ready=Listens((plan.MANAGEMENT, plan.PORTS['nova-novncproxy'])),
+        configs=(etc / 'nova/nova.conf',),
+        env=(('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true'),))
     neutron = (('OS_NEUTRON_CONFIG_FILES',
                 f'{etc}/neutron/neutron.conf;{etc}/neutron/ml2_conf.ini'),)
     ovn = ('database neutron', 'rabbitmq', 'ovn-northd', 'keystone')

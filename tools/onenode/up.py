@@ -88,6 +88,7 @@ class Up:
         yield step('compilers', packages.install, args=(packages.BUILD,))
         yield step('packages', packages.install, 'compilers',
                    args=(packages.SERVICES,))
+        yield step('noVNC', packages.unpack_novnc, 'packages')
         yield step('virtualenv', venv.create, 'compilers')
         yield step('driver', self.install_driver, 'virtualenv', args=())
         yield step('compute user', compute_user.create)
@@ -170,7 +171,8 @@ class Up:
 
     def volume_steps(self, step: cabc.Callable[..., progress.Step]
                      ) -> cabc.Iterator[progress.Step]:
-        yield step('volume packages', packages.install, 'packages',
+        # One after the other: both bring apt's lists up to date.
+        yield step('volume packages', packages.install, 'noVNC',
                    args=(packages.VOLUMES,))
         yield step('Ceph modules', block_storage.link_modules,
                    'volume packages', 'virtualenv')
