@@ -12,7 +12,12 @@
 
 """The options of group ``[container]``."""
 
+import re
+
 from oslo_config import cfg
+
+# How oslo.config says which file a value is from.
+_LOCATION = re.compile(r" from LocationInfo\(.*, detail='([^']*)'\)")
 
 GROUP = cfg.OptGroup(
     'container', title='Container driver',
@@ -141,6 +146,14 @@ empty where that is not wanted: volumes are devices only then.
 Seconds that a server is held still at most while snapshots of its volumes are
 made. Nova lets it go when they are ready, unless its API is killed meanwhile.
 """),
+    cfg.StrOpt(
+        'console_font',
+        default='/usr/share/consolefonts/Unifont-APL8x16.psf.gz',
+        help="""
+Font of graphical consoles (``[vnc] enabled``): a PSF file, compressed or not,
+with glyphs of 8 by 16 pixels and a table of characters. The default is that
+of the package psf-unifont; without the file there are serial consoles only.
+"""),
     cfg.IntOpt(
         'log_size', default=10 * 1024 * 1024, min=65536,
         help="""
@@ -155,6 +168,11 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTS, group=GROUP)
 
 
+def told(error: cfg.Error) -> str:
+    """What is wrong, for people."""
+    return _LOCATION.sub(r' in \1', str(error))
+
+
 def wrong_values(conf: cfg.ConfigOpts) -> list[str]:
     """What is wrong with the values set: oslo.config looks at each when used.
     """
@@ -163,7 +181,7 @@ def wrong_values(conf: cfg.ConfigOpts) -> list[str]:
         try:
             conf[GROUP.name][option.dest]
         except cfg.ConfigFileValueError as e:
-            found.append(str(e))
+            found.append(told(e))
     return found
 
 
