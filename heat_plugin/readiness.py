@@ -31,6 +31,9 @@ SETTLE_AGAIN = 10.0
 # metadata.
 PATIENCE = 20.0
 
+# Seconds in which a process may end and be started again over and over.
+STRUGGLE = 300.0
+
 PATTERN = (r'running|healthy|'
            r'exited:([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])')
 
@@ -119,6 +122,7 @@ class Waiting:
         self._clock = clock
         self._state: str | None = None
         self._since = 0.0
+        self._began: float | None = None
         # How it ended before, which the driver may say for a while.
         self._before: int | None = None
 
@@ -132,6 +136,12 @@ class Waiting:
         if seen.state != self._state:
             self._state, self._since = seen.state, self._clock()
         age = self._clock() - self._since
+        if seen.state == 'restarting':
+            if self._began is None:
+                self._began = self._clock()
+            if self._clock() - self._began > STRUGGLE:
+                raise Failed(f'its process {seen.exit_reason}, whenever it '
+                             'was started again')
         if seen.state == 'exited':
             return self._has_ended_well(seen, age)
         if seen.state != 'running' or self._wanted.exit_code is not None:

@@ -44,6 +44,17 @@ class WaitingTest(base.TestCase):
         self.assertFalse(self.over(waiting, after=5, exit_code='1'))
         self.assertTrue(self.over(waiting, after=5, exit_code='1'))
 
+    def test_restarted_for_ever_fails(self):
+        waiting = self.waiting()
+        for _ in range(10):
+            self.assertFalse(self.over(waiting, after=5, exit_code='1'))
+            self.assertFalse(self.over(waiting, after=1, power=0,
+                                       exit_code='1'))
+        self.assertRaisesRegex(
+            readiness.Failed, 'exited with code 1, whenever', self.over,
+            waiting, power=0, after=readiness.STRUGGLE, exit_code='1',
+            exit_reason='exited with code 1')
+
     def test_an_end_before_a_rebuild_does_not_count(self):
         waiting = self.waiting()
         self.assertFalse(self.over(waiting, exit_code='137'))
