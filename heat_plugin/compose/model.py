@@ -281,6 +281,10 @@ class _Reader:
         properties = {ours: value[theirs] for theirs, ours
                       in self._AS_THEY_ARE.items()
                       if value.get(theirs) is not None}
+        if value.get('hostname', name) != name:
+            raise self._refused(
+                f'the others reach it as {name}, and it has one name', *path,
+                'hostname')
         replicas = self._replicas(name, value, path)
         if replicas > 1:
             for key in ('container_name', 'hostname'):

@@ -87,6 +87,7 @@ class RefusedTest(base.TestCase):
         for key, value in (('privileged', 'true'), ('build', '.'),
                            ('cap_add', '[NET_ADMIN]'), ('pid', 'host'),
                            ('network_mode', 'host'), ('logging', '{}'),
+                           ('hostname', 'other'),
                            ('devices', '["/dev/x:/dev/x"]')):
             with self.subTest(key):
                 self.assert_refused(
