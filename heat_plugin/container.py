@@ -13,6 +13,7 @@
 """``NovaContainer::Container``: one container, a server of Nova's."""
 
 import dataclasses
+import json
 import time
 import typing as ty
 
@@ -23,6 +24,9 @@ from heat.engine import constraints
 from heat.engine import properties
 from heat.engine import resource
 from heat.engine.resources.openstack.nova import server
+from heat.engine import support
+from oslo_utils import timeutils
+from oslo_utils import uuidutils
 
 from heat_plugin import exposure
 from heat_plugin import logs
@@ -34,6 +38,9 @@ from heat_plugin import words
 _GROUP = 'security_group_id'
 _FLOATING_IP = 'floating_ip_id'
 _LOGS_HEAD = 'logs_head'
+# The image of the last snapshot, as OS::Nova::Server names it; and all.
+_SNAPSHOT = 'snapshot_image_id'
+_SNAPSHOTS = 'snapshot_image_ids'
 
 # Seconds for a server to stop and its volumes to be detached.
 _STEPS_TIMEOUT = 180.0
@@ -76,7 +83,7 @@ class Container(server.Server):
         RESTART_POLICY, HEALTH_CHECK, WAIT_FOR, LINKS, NETWORKS,
         SECURITY_GROUPS, EXPOSE, FLOATING_NETWORK, VOLUMES, METADATA,
         USER_DATA, KEY_NAME, CONFIG_DRIVE, AVAILABILITY_ZONE,
-        SCHEDULER_HINTS, FLAVOR_UPDATE_POLICY, IMAGE_UPDATE_POLICY,
+        SCHEDULER_HINTS, FLAVOR_UPDATE_POLICY, IMAGE_UPDATE_POLICY, RESTORED,
     ) = (
         'name', 'image', 'flavor', 'hostname', 'command', 'entrypoint',
         'environment', 'working_dir', 'user', 'tty', 'init', 'stop_signal',
@@ -84,8 +91,12 @@ class Container(server.Server):
         'links', 'networks', 'security_groups', 'expose', 'floating_network',
         'volumes', 'metadata', 'user_data', 'key_name', 'config_drive',
         'availability_zone', 'scheduler_hints', 'flavor_update_policy',
-        'image_update_policy',
+        'image_update_policy', 'restored',
     )
+
+    # Those that the container takes up when it is built anew.
+    REBUILDING = words.PROPERTIES | {IMAGE, HOSTNAME, USER_DATA, KEY_NAME,
+                                     RESTORED}
 
     _VOLUME_KEYS = (
         VOLUME, MOUNT_PATH, READ_ONLY,
@@ -209,7 +220,7 @@ class Container(server.Server):
                           'network, subnet or port. By default the one '
                           'network that the project can use.')),
         SECURITY_GROUPS: _inherited(
-            server.Server.SECURITY_GROUPS,
+            server.Server.SECURITY_GROUPS, update_allowed=True,
             description=_('Names or ids of security groups. By default the '
                           "project's group default; that of expose is "
                           'added.')),
@@ -254,7 +265,8 @@ class Container(server.Server):
         USER_DATA: _inherited(
             server.Server.USER_DATA, default=None,
             description=_('User data, for the metadata service and the '
-                          'config drive.')),
+                          'config drive: text, or by get_resource a software '
+                          'config, such as OS::Heat::CloudConfig.')),
         KEY_NAME: _inherited(server.Server.KEY_NAME, update_allowed=True),
         CONFIG_DRIVE: _inherited(server.Server.CONFIG_DRIVE),
         AVAILABILITY_ZONE: _inherited(
@@ -268,6 +280,12 @@ class Container(server.Server):
             description=_('How a new image is applied: Nova builds the '
                           'server anew, or it is replaced.'),
             constraints=[constraints.AllowedValues(['REBUILD', 'REPLACE'])]),
+        # Of handle_restore, for a snapshot that is restored once more.
+        RESTORED: properties.Schema(
+            properties.Schema.STRING,
+            _('When it was made as in a snapshot.'),
+            support_status=support.SupportStatus(support.HIDDEN),
+            update_allowed=True),
     }
 
     attributes_schema = {
@@ -378,6 +396,11 @@ class Container(server.Server):
         return {**self.client_plugin().meta_serialize(
             props[self.METADATA] or {}), **words.of(props).metadata}
 
+    def _user_data(self, props) -> str | None:
+        found = words.of(props).user_data
+        return (self.get_software_config(found)
+                if uuidutils.is_uuid_like(found) else found)
+
     def handle_create(self):
         props = self.properties
         groups = self._groups(props)
@@ -391,7 +414,7 @@ class Container(server.Server):
                 image=props[self.IMAGE],
                 flavor=props[self.FLAVOR],
                 meta=self._metadata(props),
-                userdata=words.of(props).user_data,
+                userdata=self._user_data(props),
                 key_name=props[self.KEY_NAME],
                 security_groups=groups,
                 nics=self._build_nics(props[self.NETWORKS],
@@ -575,7 +598,7 @@ class Container(server.Server):
         if self.FLAVOR in prop_diff:
             steps += [self._step(progress)
                       for progress in self._update_flavor(after)]
-        if prop_diff.keys() & _REBUILDING:
+        if prop_diff.keys() & self.REBUILDING:
             steps.append(_Step(lambda: self._rebuild(after), self._is_built))
         elif prop_diff.keys() & {self.METADATA, self.VOLUMES}:
             steps.append(_Step(lambda: self._update_metadata(after)))
@@ -662,7 +685,7 @@ class Container(server.Server):
         server.rebuild(
             after[self.IMAGE], meta=self._metadata(after),
             hostname=self._hostname(after), key_name=after[self.KEY_NAME],
-            userdata=words.of(after).user_data)
+            userdata=self._user_data(after))
         return True
 
     def _is_built(self) -> bool:
@@ -709,6 +732,37 @@ class Container(server.Server):
         return (_wanted(self.properties).exit_code is not None
                 and server.status == 'SHUTOFF')
 
+    def handle_adopt(self, resource_data=None):
+        """Take over a server that is there.
+
+        :raises EntityNotFound: Nova has no such server
+        """
+        super().handle_adopt(resource_data)
+        self.client_plugin().get_server(self.resource_id)
+        first = self.data().get(_LOGS_HEAD)
+        if first is not None:
+            # It may be a password: encrypted, as it was before.
+            self.data_set(_LOGS_HEAD, first, redact=True)
+
+    def handle_snapshot(self):
+        image = super().handle_snapshot()
+        self.data_set(_SNAPSHOTS, json.dumps([*self._snapshots(), image]))
+        return image
+
+    def _snapshots(self) -> list[str]:
+        return json.loads(self.data().get(_SNAPSHOTS, '[]'))
+
+    def handle_restore(self, defn, restore_data):
+        """The definition with the image that a snapshot has made."""
+        data = (restore_data or {}).get('resource_data') or {}
+        if _SNAPSHOT not in data:
+            return defn
+        return defn.freeze(properties={
+            **{name: value for name, value in self.properties.data.items()
+               if value is not None},
+            self.IMAGE: data[_SNAPSHOT],
+            self.RESTORED: timeutils.utcnow().isoformat()})
+
     def prepare_for_replace(self):
         if self.resource_id is None:
             return
@@ -754,9 +808,14 @@ class Container(server.Server):
         server = self._fetch()
         return server is not None and server.status == 'SHUTOFF'
 
-    def handle_delete(self):
+    def _delete(self):
         self._release_floating_ip()
-        return super().handle_delete()
+        if self.stack.action == self.stack.DELETE:
+            # Heat forgets its snapshots, and not the resource their images.
+            for image in self._snapshots():
+                with self.client_plugin('glance').ignore_not_found:
+                    self.client('glance').images.delete(image)
+        return super()._delete()
 
     def check_delete_complete(self, progress):
         if not super().check_delete_complete(progress):
@@ -764,12 +823,6 @@ class Container(server.Server):
         self._release_floating_ip()
         self._delete_group()
         return True
-
-
-# Properties that the container takes up when it is built anew.
-_REBUILDING = words.PROPERTIES | {
-    Container.IMAGE, Container.HOSTNAME, Container.USER_DATA,
-    Container.KEY_NAME}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,8 @@
 
 import collections.abc
 import contextlib
+import json
+import typing as ty
 
 from heat.common import exception
 from heat.common.i18n import _
@@ -22,11 +24,16 @@ from heat.engine.clients.os import glance
 from heat.engine import constraints
 from heat.engine import properties
 from heat.engine.resources import stack_resource
+from heat.engine import support
+from oslo_utils import timeutils
 
 from heat_plugin.compose import document
 from heat_plugin.compose import model
 from heat_plugin.compose import template
 from heat_plugin import words
+
+# Key of the resource's data: the nested stack's snapshot.
+_SNAPSHOT = 'snapshot'
 
 
 class Compose(stack_resource.StackResource):
@@ -41,10 +48,11 @@ class Compose(stack_resource.StackResource):
 
     PROPERTIES = (
         FILE, VARIABLES, ENV_FILES, IMAGES, FLAVOR, NETWORK, ROUTER,
-        FLOATING_NETWORK, VOLUME_SIZE, SCALE, PROFILES,
+        FLOATING_NETWORK, VOLUME_SIZE, SCALE, PROFILES, RESTORED,
     ) = (
         'file', 'environment', 'env_files', 'images', 'flavor', 'network',
         'router', 'floating_network', 'volume_size', 'scale', 'profiles',
+        'restored',
     )
 
     ATTRIBUTES = (
@@ -111,6 +119,12 @@ class Compose(stack_resource.StackResource):
             _('Active profiles.'),
             schema=properties.Schema(properties.Schema.STRING),
             default=[], update_allowed=True),
+        # Of handle_restore.
+        RESTORED: properties.Schema(
+            properties.Schema.MAP,
+            _('Snapshot of the nested stack, and when it was restored.'),
+            support_status=support.SupportStatus(support.HIDDEN),
+            update_allowed=True),
     }
 
     attributes_schema = {
@@ -223,7 +237,60 @@ class Compose(stack_resource.StackResource):
         return self.create_with_template(self.child_template(), {})
 
     def handle_update(self, json_snippet, tmpl_diff, prop_diff):
-        if prop_diff:
-            self.properties = json_snippet.properties(self.properties_schema,
-                                                      self.context)
-            self.update_with_template(self.child_template(), {})
+        self.properties = json_snippet.properties(self.properties_schema,
+                                                  self.context)
+        restored = self.properties[self.RESTORED]
+        if restored and self.stack.action == self.stack.RESTORE:
+            self.rpc_client().stack_restore(
+                self.context, dict(self.nested_identifier()),
+                restored[_SNAPSHOT])
+            return {'target_action': self.stack.RESTORE}
+        return self.update_with_template(self.child_template(), {})
+
+    def handle_adopt(self, resource_data=None):
+        """Take over what a nested stack had.
+
+        :raises Error: it is not said what that is
+        """
+        if not resource_data:
+            raise exception.Error(_('There is no data of a nested stack for '
+                                    '%s.') % self.name)
+        return self.create_with_template(self.child_template(), {},
+                                         adopt_data=resource_data)
+
+    def handle_snapshot(self):
+        nested = dict(self.nested_identifier())
+        made = self.rpc_client().stack_snapshot(
+            self.context, nested, self.physical_resource_name())
+        self.data_set(_SNAPSHOT, json.dumps({'stack': nested,
+                                             'id': made['id']}))
+
+    def check_snapshot_complete(self, cookie=None):
+        return self._check_status_complete(self.SNAPSHOT)
+
+    def handle_delete_snapshot(self, snapshot):
+        found = _snapshot(snapshot)
+        if found is not None:
+            client = self.rpc_client()
+            with (client.ignore_error_by_name('EntityNotFound'),
+                  client.ignore_error_by_name('SnapshotNotFound')):
+                client.delete_snapshot(self.context, found['stack'],
+                                       found['id'])
+
+    def handle_restore(self, defn, restore_data):
+        """The definition with the snapshot that the nested stack made."""
+        found = _snapshot(restore_data)
+        if found is None:
+            return defn
+        return defn.freeze(properties={
+            **{name: value for name, value in self.properties.data.items()
+               if value is not None},
+            self.RESTORED: {_SNAPSHOT: found['id'],
+                            'at': timeutils.utcnow().isoformat()}})
+
+
+def _snapshot(data: dict[str, ty.Any] | None) -> dict[str, ty.Any] | None:
+    """Snapshot and identity of the nested stack, as handle_snapshot kept it.
+    """
+    kept = ((data or {}).get('resource_data') or {}).get(_SNAPSHOT)
+    return None if kept is None else json.loads(kept)

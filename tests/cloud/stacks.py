@@ -12,6 +12,7 @@
 
 """A test with stacks of Heat, as a user."""
 
+import json
 import pathlib
 import uuid
 
@@ -104,11 +105,12 @@ class StackTestCase(base.CloudTestCase):
                     if r.name == name)
         return found.status_reason
 
-    def update(self, stack, template: str, **parameters):
+    def update(self, stack, template: str, files=None, **parameters):
         """The stack, once it is as in another template."""
         before = stack.updated_at
         self.user.orchestration.update_stack(
-            stack, template=template, parameters=parameters)
+            stack, template=template, files=files or {},
+            parameters=parameters)
         for _ in utils.iterate_timeout(
                 _TIMEOUT, 'the update does not begin', wait=0.2):
             found = self.user.orchestration.get_stack(stack.id)
@@ -118,18 +120,91 @@ class StackTestCase(base.CloudTestCase):
 
     def remove(self, stack) -> None:
         """Delete a stack, and wait until it is gone."""
-        orchestration = self.user.orchestration
-        orchestration.delete_stack(stack, ignore_missing=True)
+        self.user.orchestration.delete_stack(stack, ignore_missing=True)
+        self._await_end(stack)
+
+    def _await_end(self, stack) -> None:
         for _ in utils.iterate_timeout(
                 _TIMEOUT, 'the stack is not deleted', wait=0.5):
             try:
-                found = orchestration.get_stack(stack.id)
+                found = self.user.orchestration.get_stack(stack.id)
             except exceptions.NotFoundException:
                 return
             if found.status == 'DELETE_COMPLETE':
                 return
             self.assertNotEqual('DELETE_FAILED', found.status,
                                 found.status_reason)
+
+    def end_from_inside(self, server) -> None:
+        """Have process 1 end; back once it is started again and healthy."""
+        self.execute(server, 'kill', '1')
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'it does not come back', wait=0.3):
+            seen = self.user.compute.get_server(server.id).metadata
+            if (seen.get('container:exit_code') == '0'
+                    and seen.get('container:health') == 'healthy'):
+                return
+
+    def sleep_and_wake(self, stack, *servers) -> None:
+        """Suspend a stack, see that its servers are, and resume it."""
+        self.user.orchestration.suspend_stack(stack)
+        self.complete(stack, 'SUSPEND')
+        for server in servers:
+            self.assertEqual('SUSPENDED', self.user.compute.get_server(
+                server.id).status)
+        self.user.orchestration.resume_stack(stack)
+        self.complete(stack, 'RESUME')
+
+    def request(self, method: str, path: str, **fields):
+        """What Heat answers, where openstacksdk has no call for it."""
+        answer = self.user.orchestration.request(
+            path, method, json=fields or None)
+        exceptions.raise_from_response(answer)
+        return answer.json() if answer.content else None
+
+    def abandon(self, stack) -> dict:
+        """Have Heat forget a stack and leave what it has made."""
+        data = self.user.orchestration.abandon_stack(stack)
+        self._await_end(stack)
+        return data
+
+    def adopt(self, data: dict):
+        """A stack of what another had; removed after the test."""
+        made = self.request(
+            'POST', '/stacks', stack_name=f'test-{uuid.uuid4().hex[:8]}',
+            adopt_stack_data=json.dumps(data), files={}, environment={},
+            parameters={}, disable_rollback=True,
+            timeout_mins=_TIMEOUT // 60)['stack']
+        stack = self.user.orchestration.get_stack(made['id'])
+        self.addCleanup(self.remove, stack)
+        return stack
+
+    def snapshot(self, stack) -> str:
+        """The path of a new snapshot of a stack."""
+        path = f'/stacks/{stack.name}/{stack.id}/snapshots'
+        made = self.request('POST', path, name='test')
+        self.complete(stack, 'SNAPSHOT')
+        return f'{path}/{made["id"]}'
+
+    def restore(self, stack, snapshot: str):
+        """The stack, once it is as in a snapshot."""
+        self.request('POST', f'{snapshot}/restore')
+        return self.complete(stack, 'RESTORE')
+
+    def forget(self, snapshot: str) -> None:
+        """Delete a snapshot, and wait until it is gone."""
+        self.request('DELETE', snapshot)
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the snapshot is not deleted', wait=0.5):
+            try:
+                self.request('GET', snapshot)
+            except exceptions.NotFoundException:
+                return
+
+    def images(self) -> set[str]:
+        """Ids of the images of the project."""
+        return {image.id for image in self.user.image.images(
+            owner=self.user.current_project_id)}
 
     @staticmethod
     def outputs(stack) -> dict:

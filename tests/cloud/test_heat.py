@@ -14,7 +14,6 @@ import textwrap
 import uuid
 
 from openstack import exceptions
-from openstack import utils
 
 from tests.cloud import base
 from tests.cloud import stacks
@@ -97,22 +96,10 @@ class ContainerTest(stacks.StackTestCase):
 
         assert_found('first')
         with self.subTest('ended from inside'):
-            self.execute(db, 'kill', '1')
-            for _ in utils.iterate_timeout(
-                    60, 'it does not come back', wait=0.3):
-                seen = self.user.compute.get_server(db.id).metadata
-                if (seen.get('container:exit_code') == '0'
-                        and seen.get('container:health') == 'healthy'):
-                    break
+            self.end_from_inside(db)
             assert_found('first')
         with self.subTest('suspended and resumed'):
-            self.user.orchestration.suspend_stack(stack)
-            self.complete(stack, 'SUSPEND')
-            for server in (db, web):
-                self.assertEqual('SUSPENDED', self.user.compute.get_server(
-                    server.id).status)
-            self.user.orchestration.resume_stack(stack)
-            self.complete(stack, 'RESUME')
+            self.sleep_and_wake(stack, db, web)
             assert_found('first')
         with self.subTest('built anew'):
             stack = self.update(stack, template('second', '1'))
@@ -150,6 +137,55 @@ class ContainerTest(stacks.StackTestCase):
         self.assertEqual('CREATE_FAILED', stack.status)
         self.assertIn('what was wrong', self.reason(stack, 'bad'))
         self.assertIn('exited with code 7', self.reason(stack, 'bad'))
+
+    def test_snapshot_abandon_adopt(self):
+        """Put back twice, let go of, taken over, kept as an image."""
+        self.busybox()
+        images = self.images()
+        web = {**self.container(
+            'mkdir -p /w; [ -e /w/index.html ] || echo built > /w/index.html;'
+            f' httpd -h /w; {stacks.SLEEP}', expose=['80'],
+            floating_network='public'), 'deletion_policy': 'Snapshot'}
+        template = self.template({'floating': ['web', 'floating_ip']},
+                                 web=web)
+        stack = self.complete(self.create(template), 'CREATE')
+        made = self.physical(stack)
+        server = self.user.compute.get_server(made['web'])
+        address = self.outputs(stack)['floating']
+
+        def write(word: str) -> None:
+            self.execute(server, 'sh', '-c', f'echo {word} > /w/index.html')
+
+        def assert_same(stack, word: str) -> None:
+            self.assertEqual(made, self.physical(stack))
+            self.assertEqual(address, self.outputs(stack)['floating'])
+            self.assertEqual(word, base.curl(address).strip())
+
+        write('written')
+        snapshot = self.snapshot(stack)
+        for _ in range(2):
+            write('lost')
+            assert_same(self.restore(stack, snapshot), 'written')
+        with self.subTest('an update has the image of the template again'):
+            stack = self.update(stack, template)
+            assert_same(stack, 'built')
+        with self.subTest('a snapshot takes its image along'):
+            self.forget(snapshot)
+            self.assertEqual(images, self.images())
+
+        write('written')
+        data = self.abandon(stack)
+        stack = self.complete(self.adopt(data), 'ADOPT')
+        assert_same(stack, 'written')
+        self.snapshot(stack)
+        self.remove(stack)
+        (kept,) = self.images() - images
+        self.addCleanup(self.user.image.delete_image, kept)
+
+        data['resources']['web']['resource_id'] = str(uuid.uuid4())
+        stack = self.settled(self.adopt(data))
+        self.assertEqual('ADOPT_FAILED', stack.status)
+        self.assertIn('could not be found', self.reason(stack, 'web'))
 
     def test_wrong_properties_are_refused_by_name(self):
         for name, value in (
@@ -233,6 +269,43 @@ class ComposeTest(stacks.StackTestCase):
                          set(after['states']))
         self.assertEqual(outputs['addresses']['web'],
                          after['addresses']['web'])
+
+    def test_snapshot_abandon_adopt(self):
+        """The nested stack goes with its parent."""
+        self.busybox()
+        images, before = self.images(), self.resources()['servers']
+
+        def servers() -> set[str]:
+            return self.resources()['servers'] - before
+
+        template = self.compose('''
+            services:
+              web:
+                image: busybox:latest
+            ''')
+        stack = self.complete(self.create(template), 'CREATE')
+        made = servers()
+        server = self.user.compute.get_server(next(iter(made)))
+        self.execute(server, 'touch', '/written')
+        snapshot = self.snapshot(stack)
+        for _ in range(2):
+            self.execute(server, 'touch', '/lost')
+            self.restore(stack, snapshot)
+            self.assertEqual(made, servers())
+            self.execute(server, 'sh', '-c',
+                         'test -e /written && test ! -e /lost')
+        stack = self.update(stack, template)
+        self.execute(server, 'test', '!', '-e', '/written')
+        self.forget(snapshot)
+
+        data = self.abandon(stack)
+        self.assertEqual(made, servers())
+        stack = self.complete(self.adopt(data), 'ADOPT')
+        self.assertEqual(made, servers())
+        self.assertEqual({'web': 'running'}, self.outputs(stack)['states'])
+        self.snapshot(stack)
+        self.remove(stack)
+        self.assertEqual(images, self.images())
 
     def test_refused_by_line(self):
         for words, text in (
