@@ -12,7 +12,13 @@
 
 # The file is a Sphinx configuration: https://www.sphinx-doc.org
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'ext'))
+
 extensions = [
+    'heat_resource_type',
     'openstackdocstheme',
     'oslo_config.sphinxext',
     'sphinx_feature_classification.support_matrix',
