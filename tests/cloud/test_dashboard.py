@@ -93,6 +93,8 @@ class InstanceTest(DashboardTestCase):
         window.click(_CONFIRM, 'Attach Interface')
         window.wait(lambda: len(list(self.user.compute.server_interfaces(
             self.id))) == 2)
+        if base.cloud()['volumes']:
+            self.attach_and_detach()
 
         self.instance('Delete Instance', 'Delete Instance')
         window.wait(lambda: self.server() is None)
@@ -268,6 +270,20 @@ class InstanceTest(DashboardTestCase):
             return '137' in window.find('.nova-container').text
         window.wait(ended)
 
+    def attach_and_detach(self) -> None:
+        """A volume comes and goes while the container runs."""
+        window = self.browser
+        storage = self.user.block_storage
+        volume = storage.create_volume(size=1, name=self.name, wait=True)
+        self.addCleanup(storage.delete_volume, volume)
+        for action, status in (('Attach Volume', 'in-use'),
+                               ('Detach Volume', 'available')):
+            self.instance(action)
+            window.choose('volume', self.name)
+            window.picture(action.lower().replace(' ', '-'))
+            window.click(_CONFIRM, action)
+            window.wait(lambda: storage.get_volume(volume).status == status)
+
     def status_is(self, status: str, shown: str) -> None:
         """Both Nova and the list say so."""
         self.status(self.user.compute.get_server(self.id), status)
@@ -280,11 +296,15 @@ class StackTest(DashboardTestCase, stacks.StackTestCase):
     def test_template(self):
         """Launched, seen and deleted through the Orchestration panel."""
         window = self.browser
+        template = self.template(
+            {'address': ['web', 'floating_ip']}, web=self.container(
+                'mkdir /w; echo served >/w/index.html; httpd -h /w; '
+                + stacks.SLEEP, expose=['80'], floating_network='public'))
         window.open('/project/stacks/')
         window.click('a', 'Launch Stack')
         window.find('[name="template_upload"]')
-        self.upload_file('[name="template_upload"]', self.template(
-            web=self.container()).encode(), '.yaml')
+        self.upload_file('[name="template_upload"]', template.encode(),
+                         '.yaml')
         window.picture('stack-template')
         window.click(_CONFIRM, 'Next')
         window.field('stack_name', self.name)
@@ -308,6 +328,11 @@ class StackTest(DashboardTestCase, stacks.StackTestCase):
             node['name']: node['status'] for node in nodes
             if node['name'] != self.name})
         window.picture('stack-topology')
+        window.open(f'/project/stacks/stack/{stack.id}/'
+                    '?tab=stack_details__overview')
+        address = window.find('#stack_details__overview dd pre').text
+        window.driver.get(f'http://{address}/')
+        window.find('body', 'served')
 
         window.open('/project/stacks/')
         self.act(row, 'Delete Stack', 'Delete Stack')
