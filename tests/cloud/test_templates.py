@@ -21,10 +21,13 @@ import subprocess
 from urllib import parse
 from urllib import request
 
+from openstack.orchestration.util import template_utils
 from openstack import utils
 
 from tests.cloud import base
 from tests.cloud import stacks
+
+_BUILD_TIMEOUT = 1800
 
 _PASSWORD = 'not a secret of anyone'
 _TITLE = 'What was written before'
@@ -32,7 +35,7 @@ _TEXT = 'The database is replaced, and this stays.'
 
 
 class Blog:
-    """A visitor with a browser that keeps cookies.
+    """A visitor of a web site with a browser that keeps cookies.
 
     :param address: http://HOST/
     """
@@ -69,15 +72,23 @@ class Blog:
         return self.post('wp-login.php', log='author', pwd=_PASSWORD,
                          testcookie='1')
 
-    def write(self, title: str, text: str) -> str:
-        """Publish a post; the path of its page."""
+    def write(self, title: str, text: str) -> int:
+        """Publish a post; its number."""
         nonce = self.get('wp-admin/admin-ajax.php?action=rest-nonce')
         made = json.loads(self._open(request.Request(
             self._address + 'index.php?rest_route=/wp/v2/posts',
             json.dumps({'title': title, 'content': text,
                         'status': 'publish'}).encode(),
             {'X-WP-Nonce': nonce, 'Content-Type': 'application/json'})))
-        return f'?p={made["id"]}'
+        return made['id']
+
+    def read(self, number: int) -> str:
+        """The page of a post."""
+        return self.get(f'?p={number}')
+
+    def content(self, number: int) -> str:
+        """A post as this blog itself has it, whatever its address is."""
+        return self.get(f'index.php?rest_route=/wp/v2/posts/{number}')
 
 
 class TemplatesTest(stacks.StackTestCase):
@@ -86,7 +97,7 @@ class TemplatesTest(stacks.StackTestCase):
         """The stack of a demo; removed after the test."""
         self.addCleanup(self.remove_by_name, name)
         done = subprocess.run([base._CLOUD, 'demo', name], text=True,
-                              capture_output=True)
+                              capture_output=True, timeout=_BUILD_TIMEOUT)
         self.assertEqual(0, done.returncode, done.stdout + done.stderr)
         found = next(self.user.orchestration.stacks(name=name))
         return self.user.orchestration.get_stack(found.id)
@@ -97,35 +108,60 @@ class TemplatesTest(stacks.StackTestCase):
 
     def again(self, stack, template: str, **parameters):
         """The stack, updated with its template and other parameters."""
-        return self.update(stack, (stacks.TEMPLATES / template).read_text(),
-                           **parameters)
+        files, content = template_utils.get_template_contents(
+            template_file=str(stacks.TEMPLATES / template))
+        return self.update(stack, content, files, **parameters)
+
+    def written(self, blog: Blog) -> int:
+        """Install a blog, and publish a post; its number."""
+        self.assertIn('Success!', blog.install())
+        self.assertIn('Dashboard', blog.log_in())
+        number = blog.write(_TITLE, _TEXT)
+        self.assertIn(_TEXT, blog.read(number))
+        return number
 
     def test_wordpress(self):
-        """Install it, write a post, replace the database, read the post."""
+        """Write a post; it outlives what becomes of its two containers."""
         stack = self.demo('wordpress')
         blog = Blog(self.outputs(stack)['address'])
-        self.assertIn('Success!', blog.install())
-        self.assertIn('Dashboard', blog.log_in())
-        page = blog.write(_TITLE, _TEXT)
-        self.assertIn(_TEXT, blog.get(page))
-
+        number = self.written(blog)
         before = self.physical(stack)
-        volumes = base.cloud()['volumes']
-        self.assertEqual(volumes, 'data' in before)
-        stack = self.again(stack, 'wordpress_mysql.yaml',
-                           database_generation='2', volume_size=int(volumes))
-        after = self.physical(stack)
-        self.assertEqual({'db'}, {name for name in before
-                                  if before[name] != after[name]})
-        # Found by its name, also where it is another one without its data.
-        self.assertIn(_TEXT if volumes else 'install.php',
-                      blog.get(page if volumes else 'wp-admin/install.php'))
+        servers = [self.user.compute.get_server(before[name])
+                   for name in ('db', 'blog')]
+
+        for server in servers:
+            with self.subTest('ended from inside', server=server.name):
+                self.end_from_inside(server)
+                self.assertIn(_TEXT, blog.read(number))
+        with self.subTest('suspended and resumed'):
+            self.sleep_and_wake(stack, *servers)
+            self.assertIn(_TEXT, blog.read(number))
+        with self.subTest('the database replaced'):
+            volumes = base.cloud()['volumes']
+            self.assertEqual(volumes, 'data' in before)
+            stack = self.again(stack, 'wordpress_mysql.yaml',
+                               database_generation='2',
+                               volume_size=int(volumes))
+            after = self.physical(stack)
+            self.assertEqual({'db'}, {name for name in before
+                                      if before[name] != after[name]})
+            if volumes:
+                self.assertIn(_TEXT, blog.read(number))
+            else:
+                # Found by its name, without its data.
+                self.assertIn('install.php',
+                              blog.get('wp-admin/install.php'))
 
     def test_wordpress_from_a_compose_file(self):
+        """Three blogs of one database have the same post."""
         stack = self.demo('wordpress-compose')
-        blog = Blog(self.outputs(stack)['address'])
-        self.assertIn('Success!', blog.install())
-        self.assertIn('Dashboard', blog.log_in())
+        number = self.written(Blog(self.outputs(stack)['address']))
+        stack = self.again(stack, 'wordpress_mysql_compose.yaml', size=3)
+        addresses = {name: address for name, address in self.outputs(
+            stack)['addresses'].items() if address}
+        self.assertEqual({'blog', 'blog-2', 'blog-3'}, addresses.keys())
+        for address in addresses.values():
+            self.assertIn(_TEXT, Blog(f'http://{address}/').content(number))
 
     def test_wordpress_with_the_password_from_the_log(self):
         stack = self.demo('wordpress-log')
@@ -133,19 +169,23 @@ class TemplatesTest(stacks.StackTestCase):
                       Blog(self.outputs(stack)['address']).install())
 
     def test_web_tier(self):
-        """Balanced; more of it; another image; asleep and awake."""
+        """Balanced; then three of another image."""
         stack = self.demo('web-tier')
         address = self.outputs(stack)['address']
         self.assertIn('Welcome to nginx', Blog(address).get())
         balancer = self.physical(stack)['balancer']
-
-        with self.subTest('three servers of another image'):
-            stack = self.again(stack, 'web_tier.yaml', size=3,
-                               image=self.busybox())
-            self.assertEqual(balancer, self.physical(stack)['balancer'])
-            servers = [server for server in self.user.compute.servers()
-                       if server.image.id == self.busybox()]
-            self.assertEqual(3, len(servers))
+        stack = self.again(
+            stack, 'web_tier.yaml', size=3, image=self.upload(
+                base.busybox_archive(config={'Cmd': [
+                    '/bin/sh', '-c', 'mkdir -p /w; hostname >/w/index.html; '
+                    'exec httpd -f -h /w'], 'StopSignal': 'KILL'})))
+        self.assertEqual(balancer, self.physical(stack)['balancer'])
+        found = set()
+        for _ in utils.iterate_timeout(
+                60, 'not every server is asked', wait=0.2):
+            found.add(Blog(address).get().strip())
+            if found == {'web-0', 'web-1', 'web-2'}:
+                break
 
     def test_auto_scaling(self):
         stack = self.demo('auto-scaling')
