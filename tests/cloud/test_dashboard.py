@@ -20,6 +20,7 @@ import tempfile
 import uuid
 
 from selenium.webdriver.common.by import By
+import yaml
 
 from tests import archives
 from tests.cloud import base
@@ -62,9 +63,17 @@ class DashboardTestCase(base.CloudTestCase):
 
     def act(self, row: str, text: str, confirm: str = '') -> None:
         """An action of a row's menu, and the question that follows."""
-        self.browser.click(f'{row} .dropdown-toggle')
-        self.browser.click(f'{row} .dropdown-menu a, '
-                           f'{row} .dropdown-menu button', text)
+        def attempt():
+            action = self.browser.seen(f'{row} .dropdown-menu a, '
+                                       f'{row} .dropdown-menu button', text)
+            if action is None:
+                # Not open, or closed again: Horizon draws rows anew.
+                self.browser.driver.find_element(
+                    By.CSS_SELECTOR, f'{row} .dropdown-toggle').click()
+                return False
+            action.click()
+            return True
+        self.browser.wait(attempt)
         if confirm:
             self.browser.click(_CONFIRM, confirm)
 
@@ -291,15 +300,12 @@ class InstanceTest(DashboardTestCase):
         self.browser.wait(lambda: shown in self.row().text)
 
 
-class StackTest(DashboardTestCase, stacks.StackTestCase):
+class PanelTestCase(DashboardTestCase, stacks.StackTestCase):
+    """Stacks in the Orchestration panel."""
 
-    def test_template(self):
-        """Launched, seen and deleted through the Orchestration panel."""
+    def launch(self, template: str):
+        """The stack of a template, once the list shows it as complete."""
         window = self.browser
-        template = self.template(
-            {'address': ['web', 'floating_ip']}, web=self.container(
-                'mkdir /w; echo served >/w/index.html; httpd -h /w; '
-                + stacks.SLEEP, expose=['80'], floating_network='public'))
         window.open('/project/stacks/')
         window.click('a', 'Launch Stack')
         window.find('[name="template_upload"]')
@@ -314,27 +320,51 @@ class StackTest(DashboardTestCase, stacks.StackTestCase):
         (stack,) = window.wait(lambda: list(
             self.user.orchestration.stacks(name=self.name)))
         self.addCleanup(self.remove, stack)
-        row = f'[data-object-id="{stack.id}"]'
-        window.find(row, 'Create In Progress')
-        window.find(row, 'Create Complete')
+        self.complete(stack, 'CREATE')
+        window.find(self.row(stack), 'Create Complete')
         window.picture('stacks')
+        return stack
 
+    @staticmethod
+    def row(stack) -> str:
+        return f'[data-object-id="{stack.id}"]'
+
+    def topology(self, stack) -> dict[str, str]:
+        """What the picture of a stack shows: names and states."""
+        window = self.browser
         window.open(f'/project/stacks/stack/{stack.id}/')
         window.find('#stack_box', 'Create Complete')
-        window.find('g.node[node_name="web"] image')
+        window.find('g.node image')
         nodes = json.loads(window.driver.find_element(
             By.ID, 'd3_data').get_dom_attribute('data-d3_data'))['nodes']
-        self.assertEqual({'web': 'CREATE_COMPLETE'}, {
-            node['name']: node['status'] for node in nodes
-            if node['name'] != self.name})
         window.picture('stack-topology')
-        window.open(f'/project/stacks/stack/{stack.id}/'
-                    '?tab=stack_details__overview')
-        address = window.find('#stack_details__overview dd pre').text
-        window.driver.get(f'http://{address}/')
-        window.find('body', 'served')
+        return {node['name']: node['status'] for node in nodes
+                if node['name'] != self.name}
 
-        window.open('/project/stacks/')
-        self.act(row, 'Delete Stack', 'Delete Stack')
-        window.wait(lambda: not list(
+    def visit(self, stack) -> None:
+        """Follow the link that a stack has as its only output."""
+        self.browser.open(f'/project/stacks/stack/{stack.id}/'
+                          '?tab=stack_details__overview')
+        self.browser.driver.get(self.browser.find(
+            '#stack_details__overview dd a').get_attribute('href'))
+
+
+class StackTest(PanelTestCase):
+
+    def test_template(self):
+        """Launched, seen, visited and deleted."""
+        template = yaml.safe_load(self.template(web=self.container(
+            'mkdir /w; echo served >/w/index.html; httpd -h /w; '
+            + stacks.SLEEP, expose=['80'], floating_network='public')))
+        template['outputs'] = {'site': {'value': {'str_replace': {
+            'template': 'http://ADDRESS/',
+            'params': {'ADDRESS': {'get_attr': ['web', 'floating_ip']}}}}}}
+        stack = self.launch(yaml.safe_dump(template))
+        self.assertEqual({'web': 'CREATE_COMPLETE'}, self.topology(stack))
+        self.visit(stack)
+        self.browser.find('body', 'served')
+
+        self.browser.open('/project/stacks/')
+        self.act(self.row(stack), 'Delete Stack', 'Delete Stack')
+        self.browser.wait(lambda: not list(
             self.user.orchestration.stacks(name=self.name)))

@@ -26,6 +26,7 @@ from openstack import utils
 
 from tests.cloud import base
 from tests.cloud import stacks
+from tests.cloud import test_dashboard
 
 _BUILD_TIMEOUT = 1800
 
@@ -91,7 +92,7 @@ class Blog:
         return self.get(f'index.php?rest_route=/wp/v2/posts/{number}')
 
 
-class TemplatesTest(stacks.StackTestCase):
+class DemoTestCase(stacks.StackTestCase):
 
     def demo(self, name: str):
         """The stack of a demo; removed after the test."""
@@ -105,6 +106,9 @@ class TemplatesTest(stacks.StackTestCase):
     def remove_by_name(self, name: str) -> None:
         for stack in self.user.orchestration.stacks(name=name):
             self.remove(stack)
+
+
+class TemplatesTest(DemoTestCase):
 
     def again(self, stack, template: str, **parameters):
         """The stack, updated with its template and other parameters."""
@@ -210,3 +214,20 @@ class TemplatesTest(stacks.StackTestCase):
             found = self.user.orchestration.get_stack(stack.id)
             if 'done: a first job' in self.outputs(found)['log']:
                 break
+
+
+class PanelTest(DemoTestCase, test_dashboard.PanelTestCase):
+
+    def test_wordpress(self):
+        """The template in Horizon, and the blog in the same window."""
+        # For its images.
+        self.remove(self.demo('wordpress-log'))
+        stack = self.launch((stacks.TEMPLATES / 'wordpress_mysql.yaml'
+                             ).read_text())
+        nodes = self.topology(stack)
+        self.assertEqual({'CREATE_COMPLETE'}, set(nodes.values()))
+        self.assertLessEqual({'blog', 'db', 'network', 'password'},
+                             nodes.keys())
+        self.visit(stack)
+        self.browser.find('body', 'Welcome')
+        self.browser.picture('wordpress')
