@@ -17,6 +17,7 @@ import argparse
 
 from nova_container.cli import output
 from nova_container.cli import owner
+from nova_container.layer import changes as listing
 from nova_container.privileged import changes
 
 
@@ -27,9 +28,7 @@ def _diff(args: argparse.Namespace) -> None:
                           for kind, path in found])
         return
     for kind, path in found:
-        # A tenant's file name is not to speak to the terminal.
-        print(kind, ''.join(c if c.isprintable() else repr(c)[1:-1]
-                            for c in path))
+        print(kind, listing.shown(path))
 
 
 def add_commands(command) -> None:

@@ -29,6 +29,7 @@ from nova import exception as nova_exception
 from nova.image import glance
 from oslo_log import log as logging
 
+from nova_container.compute import changes
 from nova_container.compute import images as images_
 from nova_container.compute import layer_images
 from nova_container import exception
@@ -66,8 +67,12 @@ def take(images: images_.Images, context, instance, image_id: str,
     :raises StateConflict: what its image was is not known on this host
     """
     try:
-        _take(images, context, instance, image_id, update_task_state,
-              _Thin if form == THIN else _Archive)
+        if changes.asked(images, context, instance, image_id):
+            changes.upload(images, context, instance, image_id,
+                           update_task_state)
+        else:
+            _take(images, context, instance, image_id, update_task_state,
+                  _Thin if form == THIN else _Archive)
     except Exception:
         # A user sees only that the image is gone again.
         LOG.exception('Snapshot %s failed', image_id, instance=instance)

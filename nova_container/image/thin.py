@@ -38,6 +38,12 @@ from nova_container.oci import manifest
 PROPERTY = 'container_layout'
 THIN = 'thin'
 LAYER = 'layer'
+CHANGES = 'changes'
+
+# The property with which a snapshot is asked to be no image but the list of
+# what a server has changed; its value is the server's id, so that no server
+# inherits it from its image.
+CHANGES_OF = 'container_changes_of'
 
 # What Glance is told about both.
 CONTAINER_FORMAT = 'docker'

@@ -13,8 +13,6 @@
 """The commands ``openstack container image ...``."""
 
 import argparse
-from collections.abc import Iterator
-import contextlib
 import json
 import pathlib
 import sys
@@ -30,21 +28,11 @@ from nova_container.oci import digest
 from nova_container.osc import glance
 from nova_container.osc import layout
 from nova_container.osc import skopeo
+from nova_container.osc import told
 from nova_container.osc import transfer
 from nova_container.osc import usage
 
 _VISIBILITIES = ('private', 'shared', 'community', 'public')
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Our errors, in the client's words."""
-    try:
-        yield
-    except exception.ContainerError as e:
-        raise exceptions.CommandError(str(e))
-    except OSError as e:
-        raise exceptions.CommandError(f'{e.strerror}: {e.filename}')
 
 
 class Rows(columns.FormattableColumn):
@@ -145,7 +133,7 @@ class PushImage(_Transfer):
 
     def take_action(self, parsed_args):
         store = self.app.client_manager.container_image
-        with _told(), tempfile.TemporaryDirectory(
+        with told.errors(), tempfile.TemporaryDirectory(
                 prefix='container-image-') as work:
             directory = pathlib.Path(work, 'layout')
             skopeo.fetch(
@@ -208,7 +196,7 @@ class PullImage(_Transfer):
 
     def take_action(self, parsed_args):
         store = self.app.client_manager.container_image
-        with _told(), tempfile.TemporaryDirectory(
+        with told.errors(), tempfile.TemporaryDirectory(
                 prefix='container-image-') as work:
             image, found = _thin(store, parsed_args.image)
             directory = pathlib.Path(work, 'layout')
@@ -269,7 +257,7 @@ class ShowImage(command.ShowOne):
 
     def take_action(self, parsed_args):
         store = self.app.client_manager.container_image
-        with _told():
+        with told.errors():
             image, found = _thin(store, parsed_args.image)
             others = [usage.blobs(images)
                       for other, images in usage.thin_images(store)
@@ -315,7 +303,7 @@ class ListImage(command.Lister):
         if parsed_args.long:
             names += ['Layers', 'Layers Size']
         rows = []
-        with _told():
+        with told.errors():
             for image in store.images(container_format=thin.CONTAINER_FORMAT):
                 row = [image['id'], image['name'], image['status'],
                        image['visibility'],
@@ -370,7 +358,7 @@ class DeleteImage(_Removal):
 
     def take_action(self, parsed_args):
         store = self.app.client_manager.container_image
-        with _told():
+        with told.errors():
             images = [store.find(name) for name in parsed_args.images]
             ids = {image['id'] for image in images}
             going: set[digest.Digest] = set()
@@ -397,7 +385,7 @@ class PruneImage(_Removal):
 
     def take_action(self, parsed_args):
         store = self.app.client_manager.container_image
-        with _told():
+        with told.errors():
             needed = {blob for _, found in usage.thin_images(store)
                       for blob in usage.blobs(found)}
             layers = thin.unused(usage.layer_images(store), needed)
@@ -428,7 +416,7 @@ class SetImage(command.Command):
         store = self.app.client_manager.container_image
         if parsed_args.share_with and parsed_args.visibility != 'shared':
             raise exceptions.CommandError('--share-with goes with --shared')
-        with _told():
+        with told.errors():
             image, found = _thin(store, parsed_args.image)
             ids = []
             for holders in _readable(store, image, found).values():

@@ -22,19 +22,21 @@ link.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import stat
 
 from nova_container import exception
+from nova_container.layer import changes as listing
 from nova_container.layer import diff
+from nova_container.privileged import confined
 from nova_container.privileged import container
+from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
 from nova_container.privileged import namespace
 from nova_container.privileged import place
 from nova_container.privileged import rootfs
-
-ADDED, CHANGED, DELETED = 'A', 'C', 'D'
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -49,10 +51,39 @@ def changes(container_id: str) -> list[tuple[str, str]]:
     :raises StateConflict: directories are nested too deeply
     """
     with definition.locked(container_id):
-        return namespace.with_mounts(_changes, container_id)
+        return namespace.with_mounts(
+            lambda: list(_changes(container_id)))
 
 
-def _changes(container_id: str) -> list[tuple[str, str]]:
+@context.entrypoint
+def write(container_id: str, spool: str) -> int:
+    """Write the list of changes to a spool file; see ``layer.changes``.
+
+    :param spool: name of a file in the spool directory
+    :returns: its size in bytes
+    :raises ContainerNotFound: it is not defined
+    :raises StateConflict: directories are nested too deeply
+    :raises NoSpace: the file system of the spool directory is full
+    """
+    def steps(output: int) -> int:
+        try:
+            with open(output, 'wb', closefd=False) as file:
+                for kind, path in _changes(container_id):
+                    file.write(listing.line(kind, path))
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise exception.NoSpace(
+                f'container {container_id}: no room for the list of its '
+                f'changes on this host ({e.strerror})')
+        return os.fstat(output).st_size
+
+    with definition.locked(container_id), \
+            confined.spool_file(spool, os.O_WRONLY) as output:
+        return namespace.with_mounts(steps, output)
+
+
+def _changes(container_id: str) -> Iterator[tuple[str, str]]:
     base = container.host_ids(container_id)[0]
     layers = reversed(definition.load_own(container_id).layers)
     with contextlib.ExitStack() as opened:
@@ -65,8 +96,7 @@ def _changes(container_id: str) -> list[tuple[str, str]]:
             opened.enter_context(disk.upper(container_id, base)))
         lower = [open_directory(rootfs.layer_path(diff_id))
                  for diff_id in layers]
-        walk = _Walk(base)
-        return list(walk.below(upper, lower, ''))
+        yield from _Walk(base).below(upper, lower, '')
 
 
 class _Walk:
@@ -96,12 +126,13 @@ class _Walk:
             return
         status = os.stat(name, dir_fd=upper, follow_symlinks=False)
         if diff.is_whiteout(status):
-            yield DELETED, path
+            yield listing.DELETED, path
             return
         with contextlib.ExitStack() as opened:
             before, below = self._lower_versions(lower, name, opened)
             if not stat.S_ISDIR(status.st_mode):
-                yield (ADDED if before is None else CHANGED), path
+                yield (listing.ADDED if before is None
+                       else listing.CHANGED), path
                 return
             fd = os.open(name, _DIRECTORY, dir_fd=upper)
             opened.callback(os.close, fd)
@@ -112,9 +143,9 @@ class _Walk:
             # it is.
             first = next(inside, None)
             if before is None:
-                yield ADDED, path
+                yield listing.ADDED, path
             elif first is not None or self._differ(status, before):
-                yield CHANGED, path
+                yield listing.CHANGED, path
             if first is not None:
                 yield first
                 yield from inside

@@ -26,6 +26,7 @@ import dataclasses
 import typing
 
 from nova_container import exception
+from nova_container.privileged import changes as layer_changes
 from nova_container.privileged import container
 from nova_container.privileged import creation
 from nova_container.privileged import defining
@@ -136,6 +137,15 @@ def diff(container_id: str, spool: str,
     What runs is held still only meanwhile.
     """
     return layer_diff.write(container_id, spool, compression)
+
+
+def changes(container_id: str, spool: str) -> int:
+    """Write the list of what it has changed to a spool file; see
+    ``privileged.changes``.
+
+    :returns: the size of the list in bytes
+    """
+    return layer_changes.write(container_id, spool)
 
 
 # The directories that a container may have filled.

@@ -25,6 +25,7 @@ import threading
 import unittest
 import uuid
 
+import fixtures
 import openstack
 from openstack import resource
 from openstack import utils
@@ -40,6 +41,9 @@ from tests.functional import base as functional
 
 _CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
 _TIMEOUT = 180
+
+# Seconds after which a test is given up.
+_TEST_TIMEOUT = 1200
 
 CONF = cfg.CONF
 
@@ -290,6 +294,7 @@ class CloudTestCase(unittest.TestCase):
 
     def setUp(self):
         super().setUp()
+        self.enterContext(fixtures.Timeout(_TEST_TIMEOUT, gentle=True))
         self.before = host_state()
         self.addCleanup(lambda: self.assertEqual(
             self.before, host_state(), 'left on the nodes'))

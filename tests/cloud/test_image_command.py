@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""``openstack container image`` as a user calls it."""
+"""``openstack container`` as a user calls it."""
 
 import hashlib
 import json
@@ -43,11 +43,11 @@ class ImageCommandTest(base.CloudTestCase):
             tempfile.TemporaryDirectory()))
 
     def openstack(self, *words: str, ok: bool = True) -> str:
-        """What ``openstack container image`` writes, or complains of."""
+        """What ``openstack container`` writes, or complains of."""
         auth = base.cloud()['auth']['demo']
         program = pathlib.Path(base.cloud()['venv'], 'bin/openstack')
         done = subprocess.run(
-            [program, 'container', 'image', *words], text=True,
+            [program, 'container', *words], text=True,
             capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
             env={**os.environ, 'OS_CLIENT_CONFIG_FILE': '/dev/null', **{
                 f'OS_{name.upper()}': value for name, value in auth.items()}})
@@ -59,16 +59,18 @@ class ImageCommandTest(base.CloudTestCase):
         path = self.work / 'image.tar'
         path.write_bytes(archive)
         made = json.loads(self.openstack(
-            'push', f'{kind}:{path}', f'test-{uuid.uuid4().hex[:8]}',
+            'image', 'push', f'{kind}:{path}', f'test-{uuid.uuid4().hex[:8]}',
             '-f', 'json'))
-        self.addCleanup(self.openstack, 'delete', made['id'], '--yes')
+        self.addCleanup(
+            self.openstack, 'image', 'delete', made['id'], '--yes')
         return made
 
     def test_only_new_layers_travel_and_all_come_back(self):
         lower = functional.busybox_layer()
         upper = archives.files({'said': os.urandom(100000)})
-        fields = {'config': {'Cmd': ['/bin/sh', '-c',
-                                     'ls -l /said; exec sleep 1000000']}}
+        fields = {'config': {'Cmd': [
+            '/bin/sh', '-c', 'ls -l /said; rm /said; mkdir /srv/new; echo '
+            '> /srv/new/x; echo done; exec sleep 1000000']}}
         first, second = (
             archives.OciArchive() for _ in range(2))
         base_image = self.push(first.save(first.image(
@@ -82,12 +84,13 @@ class ImageCommandTest(base.CloudTestCase):
         new = len(archives.compress(upper, 'zstd'))
         self.assertEqual((2, 1, new), (
             made['layers'], made['uploaded_layers'], made['uploaded_bytes']))
-        shown = json.loads(self.openstack('show', made['id'], '-f', 'json'))
+        shown = json.loads(self.openstack(
+            'image', 'show', made['id'], '-f', 'json'))
         self.assertEqual([1, 0], [row['shared_with']
                                   for row in shown['layers']])
 
         target = self.work / 'back.tar'
-        self.openstack('pull', made['id'], f'oci-archive:{target}')
+        self.openstack('image', 'pull', made['id'], f'oci-archive:{target}')
         back = _blobs(target)
         self.assertEqual(list(back), list(back.values()))
         for layer in (lower, upper):
@@ -97,6 +100,19 @@ class ImageCommandTest(base.CloudTestCase):
         server = self.boot(made['id'])
         self.active(server)
         self.await_console(server, '100000')
+        self.await_console(server, 'done')
+        images = self.images()
+        self.assertEqual(
+            [['D', '/said'], ['C', '/srv'], ['A', '/srv/new'],
+             ['A', '/srv/new/x']],
+            [list(row.values()) for row in json.loads(
+                self.openstack('diff', server.id, '-f', 'json'))])
+        self.assertEqual(images, self.images())
+
+    def images(self) -> set[str]:
+        """All images of the project, by id."""
+        return {image.id for hidden in (True, False)
+                for image in self.user.image.images(os_hidden=hidden)}
 
     def test_docker_archive_twice(self):
         archive = base.busybox_archive()
@@ -107,6 +123,8 @@ class ImageCommandTest(base.CloudTestCase):
 
     def test_mistakes(self):
         self.assertIn('unknown transport', self.openstack(
-            'push', 'nothing:x', 'y', ok=False))
+            'image', 'push', 'nothing:x', 'y', ok=False))
         self.assertIn("named 'nobody'", self.openstack(
-            'show', 'nobody', ok=False))
+            'image', 'show', 'nobody', ok=False))
+        self.assertIn("named 'nobody'", self.openstack(
+            'diff', 'nobody', ok=False))

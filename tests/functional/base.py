@@ -22,6 +22,7 @@ import time
 import unittest
 import uuid
 
+import fixtures
 from oslo_config import cfg
 
 from nova_container import conf
@@ -44,6 +45,9 @@ CONF = cfg.CONF
 
 _BUSYBOX = '/bin/busybox'
 _TIMEOUT = 30
+
+# Seconds after which a test is given up.
+_TEST_TIMEOUT = 300
 
 
 def busybox_layer() -> bytes:
@@ -90,6 +94,10 @@ class RuntimeTestCase(unittest.TestCase):
         cls.images = store.ImageStore(CONF.container.state_path)
         cls.addClassCleanup(cls.images.close)
         cls.image = cls.add_image(archives.docker_archive(busybox_layer()))
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(fixtures.Timeout(_TEST_TIMEOUT, gentle=True))
 
     @classmethod
     def add_image(cls, archive: bytes) -> store.Image:

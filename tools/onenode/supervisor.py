@@ -264,13 +264,19 @@ def _alive(pid: int) -> bool:
 
 
 def strays(layout: plan.Layout) -> list[int]:
-    """Processes of this cloud, by the mark in their environment."""
+    """Processes of this cloud, by the mark in their environment.
+
+    One in another PID namespace is of another machine's cloud: a container's.
+    """
+    own = os.readlink('/proc/self/ns/pid')
     mark = f'{MARK}={layout.root}'.encode()
     found = []
     for directory in pathlib.Path('/proc').glob('[0-9]*'):
         try:
             environment = (directory / 'environ').read_bytes().split(b'\0')
             works_in = os.readlink(directory / 'cwd')
+            if os.readlink(directory / 'ns' / 'pid') != own:
+                continue
         except OSError:
             continue
         pid = int(directory.name)
