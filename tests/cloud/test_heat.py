@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import base64
 import textwrap
 import uuid
 
@@ -29,7 +30,10 @@ class ContainerTest(stacks.StackTestCase):
                  'state': ['db', 'state'], 'health': ['web', 'health'],
                  'address': ['web', 'first_address'],
                  'floating': ['web', 'floating_ip']},
-                db=self.container(f'echo secret; echo more; {stacks.SLEEP}'),
+                init={'type': 'OS::Heat::CloudConfig', 'properties': {
+                    'cloud_config': {'final_message': 'done'}}},
+                db=self.container(f'echo secret; echo more; {stacks.SLEEP}',
+                                  user_data={'get_resource': 'init'}),
                 web=self.container(
                     'mkdir /w; echo "$WORD" > /w/index.html; '
                     'httpd -h /w; echo serving "$WORD"; ' + stacks.SLEEP,
@@ -44,6 +48,9 @@ class ContainerTest(stacks.StackTestCase):
         self.assertEqual('serving secret', outputs['tail'])
         self.assertEqual('running', outputs['state'])
         self.assertEqual('secret', base.curl(outputs['floating']).strip())
+        self.assertEqual(
+            b'#cloud-config\nfinal_message: done\n', base64.b64decode(
+                self.admin.compute.get_server(made['db']).user_data))
 
         with self.subTest('the name alone changes in place'):
             stack = self.update(stack, template(name='other'))
