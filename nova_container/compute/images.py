@@ -151,7 +151,7 @@ class Images:
         """All of an image's properties; Nova's ImageMeta drops those that it
         does not know.
         """
-        return self._glance.get(context, image_id)['properties']
+        return self._glance.get(context, image_id).get('properties') or {}
 
     def cache(self, context, image_id) -> bool:
         """Have an image on this host before a server needs it.

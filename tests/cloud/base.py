@@ -43,7 +43,7 @@ _CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
 _TIMEOUT = 180
 
 # Seconds after which a test is given up.
-_TEST_TIMEOUT = 1200
+_TEST_TIMEOUT = int(os.environ.get('OS_TEST_TIMEOUT', 1200))
 
 CONF = cfg.CONF
 

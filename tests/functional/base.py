@@ -47,7 +47,7 @@ _BUSYBOX = '/bin/busybox'
 _TIMEOUT = 30
 
 # Seconds after which a test is given up.
-_TEST_TIMEOUT = 300
+_TEST_TIMEOUT = int(os.environ.get('OS_TEST_TIMEOUT', 300))
 
 
 def busybox_layer() -> bytes:

@@ -40,9 +40,10 @@ PACKAGES: ty.Final = (
 # What of requirements.txt and test-requirements.txt the functional tests
 # import.
 REQUIREMENTS: ty.Final = (
-    'hypothesis', 'isal', 'oslo.concurrency', 'oslo.config', 'oslo.log',
-    'oslo.privsep', 'oslo.upgradecheck', 'oslo.utils', 'prettytable',
-    'psutil', 'pyroute2', 'python-subunit', 'testtools', 'zstandard',
+    'fixtures', 'hypothesis', 'isal', 'oslo.concurrency', 'oslo.config',
+    'oslo.log', 'oslo.privsep', 'oslo.upgradecheck', 'oslo.utils',
+    'prettytable', 'psutil', 'pyroute2', 'python-subunit', 'testtools',
+    'zstandard',
 )
 
 # Twice as fast as Debian 12's at starting processes.
