@@ -160,7 +160,7 @@ class StackTestCase(base.CloudTestCase):
         answer = self.user.orchestration.request(
             path, method, json=fields or None)
         exceptions.raise_from_response(answer)
-        return answer.json() if answer.content else None
+        return answer
 
     def abandon(self, stack) -> dict:
         """Have Heat forget a stack and leave what it has made."""
@@ -174,7 +174,7 @@ class StackTestCase(base.CloudTestCase):
             'POST', '/stacks', stack_name=f'test-{uuid.uuid4().hex[:8]}',
             adopt_stack_data=json.dumps(data), files={}, environment={},
             parameters={}, disable_rollback=True,
-            timeout_mins=_TIMEOUT // 60)['stack']
+            timeout_mins=_TIMEOUT // 60).json()['stack']
         stack = self.user.orchestration.get_stack(made['id'])
         self.addCleanup(self.remove, stack)
         return stack
@@ -182,7 +182,7 @@ class StackTestCase(base.CloudTestCase):
     def snapshot(self, stack) -> str:
         """The path of a new snapshot of a stack."""
         path = f'/stacks/{stack.name}/{stack.id}/snapshots'
-        made = self.request('POST', path, name='test')
+        made = self.request('POST', path, name='test').json()
         self.complete(stack, 'SNAPSHOT')
         return f'{path}/{made["id"]}'
 
