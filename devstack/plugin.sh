@@ -54,6 +54,17 @@ function configure_nova_container_compute {
         "$NOVA_CONF_DIR/rootwrap.d"
 }
 
+# All that a machine must have, packages and options included.
+function check_nova_container_host {
+    local python
+    python=$(_nova_container_python)
+    if ! sudo "$python" -m nova_container.cli check \
+            --config-file "$NOVA_CONF"; then
+        die $LINENO "this machine cannot run containers: mend what is called" \
+            "missing above, and run stack.sh again"
+    fi
+}
+
 # Heat is a plugin, too, and writes its file at post-config; it must be listed
 # before this one.
 function configure_nova_container_heat {
@@ -83,9 +94,15 @@ function upload_nova_container_image {
             "no image is uploaded"
         return 0
     fi
-    if openstack --os-cloud devstack-admin image show \
-            "$NOVA_CONTAINER_IMAGE" >/dev/null 2>&1; then
+    local state
+    state=$(openstack --os-cloud devstack-admin image show \
+        -f value -c status "$NOVA_CONTAINER_IMAGE" 2>/dev/null) || true
+    if [[ "$state" == "active" ]]; then
         return 0
+    elif [[ -n "$state" ]]; then
+        # An upload that did not come to its end.
+        openstack --os-cloud devstack-admin image delete \
+            "$NOVA_CONTAINER_IMAGE"
     fi
     sudo "$NOVA_CONTAINER_DIR/tools/demo-image" "$NOVA_CONTAINER_IMAGE" \
         "$archive"
@@ -159,6 +176,7 @@ case "$1 ${2:-}" in
         if nova_container_is_compute; then
             echo_summary "Configuring nova-container"
             configure_nova_container_compute
+            check_nova_container_host
         fi
         if is_service_enabled h-eng; then
             configure_nova_container_heat

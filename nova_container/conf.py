@@ -142,6 +142,18 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTS, group=GROUP)
 
 
+def wrong_values(conf: cfg.ConfigOpts) -> list[str]:
+    """What is wrong with the values set: oslo.config looks at each when used.
+    """
+    found = []
+    for option in OPTS:
+        try:
+            conf[GROUP.name][option.dest]
+        except cfg.ConfigFileValueError as e:
+            found.append(str(e))
+    return found
+
+
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
     """What oslo-config-generator prints (entry point oslo.config.opts)."""
     return [(GROUP, OPTS)]

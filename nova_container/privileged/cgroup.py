@@ -17,10 +17,12 @@ that a restart of nova-compute's service does not take them down, and the
 parents, which no one else removes.
 """
 
+import contextlib
 import errno
 import functools
 import os
 import re
+import threading
 
 from nova_container.privileged import place
 from nova_container.privileged import systemd
@@ -65,6 +67,26 @@ def adopt_monitor(pid: int) -> None:
             _inherit_cpuset(root, group)
         with open(os.path.join(group, 'cgroup.procs'), 'w') as procs:
             procs.write(str(pid))
+
+
+def prepare_moves() -> None:
+    """Tell the kernel that processes will be moved; returns at once.
+
+    A move waits until every processor has passed a quiescent state of RCU,
+    some 8 ms, unless another move has just done so (percpu-rwsem in the
+    kernel). So one that changes nothing is made while there is other work.
+    """
+    threading.Thread(target=_move_nowhere, name='cgroup', daemon=True).start()
+
+
+def _move_nowhere() -> None:
+    root = hierarchies()[0]
+    name = '' if unified() else os.path.basename(root)
+    pid = os.getpid()
+    # Whatever is wrong, the move that counts will tell.
+    with contextlib.suppress(OSError, KeyError), \
+            open(f'{root}{_groups(pid)[name]}/cgroup.procs', 'w') as procs:
+        procs.write(str(pid))
 
 
 def _groups(pid: int) -> dict[str, str]:

@@ -73,6 +73,7 @@ def create(container_id: str, restarts: int = 0) -> dict[str, int]:
             raise exception.StateConflict(
                 f'container {container_id} is created already')
         undo.callback(ending.end, container_id)
+        cgroup.prepare_moves()
         os.mkdir(run_dir, 0o711)
         for name in ('rootfs', 'l', 'files'):
             os.mkdir(os.path.join(run_dir, name), 0o711)

@@ -14,8 +14,11 @@
 
 import contextlib
 import os
+import re
 import shutil
 
+from nova_container import conf
+from nova_container import exception
 from nova_container.privileged import apparmor
 from nova_container.privileged import cgroup
 from nova_container.privileged import context
@@ -29,6 +32,23 @@ from nova_container.privileged import place
 from nova_container.privileged import systemd
 from nova_container.privileged import volume
 
+# Overlay file systems over id-mapped layers.
+_KERNEL_MIN = (5, 19)
+
+
+def require_kernel() -> str:
+    """The kernel's release.
+
+    :raises HostUnsupported: it is too old
+    """
+    release = os.uname().release
+    match = re.match(r'(\d+)\.(\d+)', release)
+    if not match or (int(match[1]), int(match[2])) < _KERNEL_MIN:
+        raise exception.HostUnsupported(
+            f'Linux {release} cannot mount layers with mapped ids: boot '
+            'Linux 5.19 or later')
+    return release
+
 
 @context.entrypoint
 def setup(user: int, group: int) -> None:
@@ -36,14 +56,25 @@ def setup(user: int, group: int) -> None:
 
     :param user: the service's user, owner of spool and image records
     :param group: its group, the only one that may look into ``state_path``
+    :raises HostUnsupported: no container could be started here
     """
+    if wrong := conf.wrong_values(place.CONF):
+        raise exception.HostUnsupported('; '.join(wrong))
+    require_kernel()
+    oci_runtime.runtime()
+    oci_runtime.conmon()
+    systemd.require()
+    apparmor.profile()
+
     def directory(path: str, mode: int, owner: tuple[int, int]) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, mode)
             os.chmod(path, mode)
             os.chown(path, *owner)
 
-    os.makedirs(os.path.dirname(place.state()) or '/', exist_ok=True)
+    for path in (place.CONF.container.state_path,
+                 place.CONF.container.run_path):
+        os.makedirs(os.path.dirname(path.rstrip('/')), exist_ok=True)
     directory(place.CONF.container.state_path, 0o750, (0, group))
     for name in ('layers', 'layers/sha256', 'containers', 'parked', 'ids'):
         directory(place.state(name), 0o755, (0, 0))
@@ -57,9 +88,6 @@ def setup(user: int, group: int) -> None:
     for name in ('oci', 'volumes'):
         directory(place.run(name), 0o700, (0, 0))
     namespace.ensure_mount_namespace()
-    oci_runtime.runtime()
-    systemd.require()
-    apparmor.profile()
 
 
 @context.entrypoint

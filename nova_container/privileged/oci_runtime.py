@@ -68,6 +68,11 @@ def runtime() -> str:
     return _which(wish, 'oci_runtime', 'runc')
 
 
+def conmon() -> str:
+    """Path of the container monitor ([container] conmon)."""
+    return _which(place.CONF.container.conmon, 'conmon', 'conmon')
+
+
 def command(*args: str) -> list[str]:
     """The runtime's command line, with our root of its state."""
     return [runtime(), '--root', place.run('oci'), *_manager(), *args]
@@ -168,7 +173,7 @@ def _monitored(container_id: str, directory: str, more: list[str],
     sync_read, sync_write = os.pipe()
     start_read, start_write = os.pipe()
     args = [
-        _which(place.CONF.container.conmon, 'conmon', 'conmon'),
+        conmon(),
         '--api-version', '1', '-c', container_id, '-u', container_id,
         '-n', container_id, '-r', runtime(),
         '--runtime-arg', '--root', '--runtime-arg', place.run('oci'),

@@ -37,8 +37,6 @@
         c/<id>/                  config.json, rootfs/, disk/, run.json, ...
 """
 
-import os
-
 from oslo_config import cfg
 
 from nova_container.privileged import systemd
@@ -54,12 +52,12 @@ ENV = {'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
 
 def state(*parts: str) -> str:
     """A path below ``[container] state_path``."""
-    return os.path.join(CONF.container.state_path, *parts)
+    return '/'.join((CONF.container.state_path, *parts))
 
 
 def run(*parts: str) -> str:
     """A path below ``[container] run_path``."""
-    return os.path.join(CONF.container.run_path, *parts)
+    return '/'.join((CONF.container.run_path, *parts))
 
 
 def container_state(container_id: str, *parts: str) -> str:

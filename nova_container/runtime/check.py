@@ -21,6 +21,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
 import enum
+import glob
 import os
 import pathlib
 import pwd
@@ -31,9 +32,14 @@ import subprocess
 import tempfile
 import threading
 
+from oslo_config import cfg
+
+from nova_container import conf
 from nova_container import exception
 from nova_container.privileged import apparmor
 from nova_container.privileged import cgroup
+from nova_container.privileged import host
+from nova_container.privileged import initial
 from nova_container.privileged import linux
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
@@ -41,8 +47,6 @@ from nova_container.privileged import systemd
 from nova_container.privileged import userns
 from nova_container.spec import idmap
 
-# Overlay file systems over id-mapped layers.
-_KERNEL_MIN = (5, 19)
 _NAMESPACES = ('cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts')
 
 # Controllers by their names in version 2, what each is for, and whether no
@@ -92,14 +96,30 @@ def _ok(name: str, found: str) -> Finding:
 
 
 def _kernel() -> Iterator[Finding]:
-    release = os.uname().release
-    match = re.match(r'(\d+)\.(\d+)', release)
-    if match and (int(match[1]), int(match[2])) >= _KERNEL_MIN:
-        yield _ok('kernel', release)
-    else:
-        yield Finding('kernel', Level.MISSING, release,
-                      'layers cannot be mounted with mapped ids; Linux '
-                      '5.19 or later is needed')
+    try:
+        yield _ok('kernel', host.require_kernel())
+    except exception.HostUnsupported as e:
+        yield Finding('kernel', Level.MISSING, os.uname().release, str(e))
+
+
+def _options() -> Iterator[Finding]:
+    """What oslo.config passes over in silence, or says only later."""
+    for wrong in conf.wrong_values(place.CONF):
+        yield Finding('option', Level.MISSING, 'a wrong value',
+                      f'{wrong}; nova-compute does not start')
+    known = {name for option in conf.OPTS
+             for name in (option.dest, option.name, *(
+                 old.name for old in option.deprecated_opts))}
+    files = [*place.CONF.config_file, *(
+        path for directory in place.CONF.config_dir
+        for path in sorted(glob.glob(f'{directory}/*.conf')))]
+    for path in files:
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(path, sections).parse()
+        for name in sections.get(conf.GROUP.name, {}).keys() - known:
+            yield Finding('option', Level.LACKS, f'{name} in {path}',
+                          f'[{conf.GROUP.name}] has no such option, and it '
+                          'is ignored; see the configuration reference')
 
 
 def _namespaces() -> Iterator[Finding]:
@@ -365,30 +385,20 @@ def _programs() -> Iterator[Finding]:
                           'oci_runtime = runc')
         else:
             yield _ok(name, version)
-    monitor = place.CONF.container.conmon
-    found = _version(monitor)
-    if found:
-        yield _ok('conmon', found)
+    try:
+        yield _ok('conmon', _version(oci_runtime.conmon()) or 'none')
+    except exception.HostUnsupported as e:
+        yield Finding('conmon', Level.MISSING, 'none', str(e))
+    if _version('mke2fs'):
+        yield _ok('e2fsprogs', 'installed')
     else:
-        yield Finding('conmon', Level.MISSING, f'no {monitor}',
-                      'no container can be started; install the package '
-                      'conmon')
-    found = _version('criu')
-    if found is None:
-        yield Finding('CRIU', Level.LACKS, 'not installed',
-                      'containers cannot be moved while they run; install '
-                      'the package criu')
-        return
-    done = subprocess.run(['criu', 'check'], capture_output=True, text=True,
-                          env=place.ENV, stdin=subprocess.DEVNULL)
-    if done.returncode == 0:
-        yield _ok('CRIU', version)
-    else:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        yield Finding('CRIU', Level.LACKS,
-                      f'{version}: {said[-1] if said else "check failed"}',
-                      'containers cannot be moved while they run; install a '
-                      'version that knows this kernel')
+        yield Finding('e2fsprogs', Level.LACKS, 'no mke2fs',
+                      'disks of containers cannot be limited without project '
+                      'quotas; install the package e2fsprogs')
+    try:
+        yield _ok('init', initial.program())
+    except exception.HostUnsupported as e:
+        yield Finding('init', Level.LACKS, 'none', str(e))
 
 
 def _ids() -> Iterator[Finding]:
@@ -464,6 +474,11 @@ def _devices() -> Iterator[Finding]:
 
 
 def _network() -> Iterator[Finding]:
+    if not shutil.which('tc', path=place.ENV['PATH']):
+        yield Finding('veth', Level.LACKS, 'not known',
+                      'it cannot be tried whether containers can have '
+                      'interfaces; install the package iproute2')
+        return
     for name, command, level, cost in (
             ('veth', 'ip link add nct0 type veth peer name nct1',
              Level.MISSING, 'containers cannot have interfaces; load the '
@@ -486,6 +501,7 @@ def _network() -> Iterator[Finding]:
 # What is looked at, in the order in which it is best read.
 PROBES: dict[str, Callable[[], Iterator[Finding]]] = {
     'Kernel': _kernel,
+    'Options': _options,
     'Namespaces': _namespaces,
     'Control groups': _cgroups,
     'Storage': _storage,
@@ -507,5 +523,11 @@ def findings(*subjects: str) -> list[Finding]:
     if os.geteuid():
         raise exception.OperatorError(
             'the host check tries what only root may do; run it with sudo')
-    return [found for subject in subjects or PROBES
-            for found in PROBES[subject]()]
+    found: list[Finding] = []
+    for subject in subjects or PROBES:
+        try:
+            found += PROBES[subject]()
+        except cfg.ConfigFileValueError as e:
+            found.append(Finding(subject, Level.MISSING, 'not looked at',
+                                 str(e)))
+    return found

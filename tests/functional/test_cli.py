@@ -323,15 +323,38 @@ class CheckTest(CommandTestCase):
                      'OCI runtime', 'conmon', 'veth'):
             self.assertEqual('ok', levels[name], name)
 
+    def add(self, *lines: str) -> None:
+        """Add options to the configuration, until the end of the test."""
+        path = pathlib.Path(self.config)
+        before = path.read_text()
+        self.addCleanup(path.write_text, before)
+        path.write_text('\n'.join((before, *lines, '')))
+
     def test_what_is_missing_fails_and_says_what_to_do(self):
-        with open(self.config) as file:
-            before = file.read()
-        self.addCleanup(pathlib.Path(self.config).write_text, before)
-        with open(self.config, 'a') as file:
-            file.write('oci_runtime = not-there\n')
-        self.assertEqual('missing', self.levels(code=1)['OCI runtime'])
-        self.assertIn('[container] oci_runtime',
-                      self.command('check', code=1))
+        self.add('oci_runtime = not-there', 'conmon = /not/there')
+        levels = self.levels(code=1)
+        self.assertEqual(('missing', 'missing'),
+                         (levels['OCI runtime'], levels['conmon']))
+        said = self.command('check', code=1)
+        self.assertIn('[container] oci_runtime', said)
+        self.assertIn('install the package conmon', said)
+
+    def test_an_option_that_there_is_not(self):
+        self.add('oci_runtim = crun')
+        self.assertEqual('lacks', self.levels()['option'])
+        self.assertIn('oci_runtim in ' + self.config, self.command('check'))
+
+    def test_an_option_with_a_wrong_value(self):
+        self.add('pids_limit = many')
+        self.assertEqual('missing', self.levels(code=1)['option'])
+        self.assertIn('option pids_limit', self.command('check', code=1))
+
+    def test_a_kernel_that_is_too_old(self):
+        done = subprocess.run(
+            ['setarch', '--uname-2.6', *self.words('check')],
+            capture_output=True, text=True, cwd=_REPOSITORY)
+        self.assertEqual(1, done.returncode)
+        self.assertIn('boot Linux 5.19 or later', done.stdout)
 
     def test_ids_that_a_user_of_the_host_has(self):
         with open(self.config) as file:

@@ -16,6 +16,7 @@ import collections.abc as cabc
 import functools
 import pathlib
 import shutil
+import sys
 import typing as ty
 
 from onenode import block_storage
@@ -25,6 +26,7 @@ from onenode import compute_user
 from onenode import configuration
 from onenode import credentials
 from onenode import database
+from onenode import host
 from onenode import marks
 from onenode import network
 from onenode import node as compute_node
@@ -42,6 +44,9 @@ from onenode import venv
 
 TOOLS = plan.REPOSITORY / 'tools'
 DEMO_SERVER = 'hello'
+
+# What the README asks for is more: images and volumes come on top.
+_DISK = 4 << 30
 
 Action = cabc.Callable[[], ty.Optional[bool]]
 
@@ -387,3 +392,19 @@ def check(cloud: plan.Plan) -> None:
     if (cloud.driver == 'container'
             and not (plan.REPOSITORY / 'nova_container/driver.py').exists()):
         raise plan.Failure('this clone has no driver: try --driver fake')
+    if sys.version_info < (3, 11):
+        raise plan.Failure('OpenStack 2026.2 needs Python 3.11 or later, and '
+                           f'{sys.executable} is {sys.version.split()[0]}: '
+                           'use Debian 12 or Ubuntu 24.04, or later ones')
+    if cloud.driver == 'container' and (lacks := host.obstacle()):
+        raise plan.Failure(f'this machine cannot run containers: it {lacks}')
+    free = shutil.disk_usage(_existing(cloud.layout.root)).free
+    if not cloud.layout.venv.exists() and free < _DISK:
+        raise plan.Failure(
+            f'{free >> 20} MiB are free for {cloud.layout.root}, and '
+            f'{_DISK >> 20} are needed: make room, or choose another --dir')
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+    """The path or the nearest directory above it that is there."""
+    return path if path.exists() else _existing(path.parent)

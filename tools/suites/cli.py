@@ -18,11 +18,11 @@ import signal
 import sys
 import typing as ty
 
+from onenode import host
 from onenode import plan
 from onenode import progress
 
 from suites import display
-from suites import host
 from suites import run
 from suites import suite
 
@@ -32,6 +32,13 @@ is not marked as run by name only.
 With CI=true in the environment a suite that cannot be run and a test that
 is skipped are failures, and the cloud is taken down at the end.
 """
+
+
+def _obstacle(wanted: suite.Suite) -> str:
+    """Why this machine cannot run the suite, empty if it can."""
+    if (wanted.host or wanted.root) and os.geteuid():
+        return 'needs root'
+    return host.obstacle() if wanted.host else ''
 
 
 def _verdict(outcome: suite.Outcome) -> str:
@@ -58,7 +65,7 @@ def _explain(outcome: suite.Outcome) -> None:
 def _run(wanted: suite.Suite, arguments: list[str],
          strict: bool) -> suite.Outcome:
     with display.Line(wanted) as line:
-        if reason := host.obstacle(wanted):
+        if reason := _obstacle(wanted):
             outcome = suite.Outcome(wanted, reason=reason, ran=False)
         else:
             outcome = run.run(wanted, arguments, strict, line)
@@ -123,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
             outcomes.append(_run(each, arguments, strict))
     finally:
         cloud = [each for each in wanted
-                 if each.uses_cloud and not host.obstacle(each)]
+                 if each.uses_cloud and not _obstacle(each)]
         if strict and cloud:
             outcomes.append(_take_down(cloud[0]))
     not_run = [outcome for outcome in outcomes if not outcome.ran]

@@ -48,12 +48,15 @@ case "${words[0]}" in
     *) exec "${words[@]}" ;;
 esac
 """
-# "show" finds what was created.
+# "show" finds what was created. An upload that fails leaves the image.
 _OPENSTACK = """\
 name=${!#}
 case "$*" in
-    *" show "*) [ -e "$WORLD/made/$name" ] ;;
-    *" create "*) touch "$WORLD/made/$name" ;;
+    *" show "*) cat "$WORLD/made/$name" ;;
+    *" delete "*) rm "$WORLD/made/$name" ;;
+    *" image create "*"$UPLOAD_FAILS") echo queued >"$WORLD/made/$name"
+                                       exit 1 ;;
+    *" create "*) echo active >"$WORLD/made/$name" ;;
 esac
 """
 
@@ -112,7 +115,7 @@ class PluginTest(unittest.TestCase):
                  'NOVA_CONF': str(self.nova_conf),
                  'HEAT_CONF': str(self.heat_conf),
                  'TEMPEST_CONFIG': f'{self.world}/data/tempest.conf',
-                 'GLOBAL_VENV': 'True',
+                 'GLOBAL_VENV': 'True', 'UPLOAD_FAILS': 'no',
                  'DEVSTACK_VENV': f'{self.world}/venv',
                  'ENABLED_SERVICES': 'g-api,n-api,n-cpu,h-eng,tempest',
                  'VIRT_DRIVER': 'libvirt', 'IMAGE_URLS': _CIRROS,
@@ -174,6 +177,28 @@ class PluginTest(unittest.TestCase):
         self.assertEqual(files - {'calls'}, self.files() - {'calls'})
         self.assertEqual(settings, (self.nova_conf.read_bytes(),
                                     self.heat_conf.read_bytes()))
+
+    def test_an_upload_that_failed_is_done_again(self):
+        done = self.run_phases(*_STACK, check=False, UPLOAD_FAILS='nginx')
+        self.assertNotEqual(0, done.returncode)
+        self.calls()
+
+        self.run_phases(*_STACK)
+
+        calls = self.calls()
+        self.assertTrue(any('image delete nginx' in call for call in calls))
+        self.assertEqual('active\n',
+                         (self.world / 'made/nginx').read_text())
+
+    def test_what_the_machine_lacks_is_said(self):
+        (self.world / 'venv/bin/python3').write_text(
+            '#!/bin/bash\necho "missing conmon"\nexit 1\n')
+        done = self.run_phases(*_STACK, check=False)
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn('missing conmon', done.stdout)
+        self.assertIn('mend what is called missing', ' '.join(
+            (done.stdout + done.stderr).split()))
+        self.assertFalse(list((self.world / 'made').iterdir()))
 
     def test_unstack_and_clean_leave_nothing(self):
         before = self.files()

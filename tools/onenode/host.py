@@ -10,16 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether this machine can run a suite that needs root and its kernel."""
+"""Whether this machine can run containers, tried where trying is cheap."""
 
 import collections.abc as cabc
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import tempfile
 
-from suites import suite
+# Overlay file systems over id-mapped layers.
+_KERNEL_MIN = (5, 19)
 
 
 def _complaint(*command: str) -> str:
@@ -33,8 +35,12 @@ def _complaint(*command: str) -> str:
     return (ended.stderr.strip().splitlines() or ['no message'])[-1]
 
 
-def _root() -> str:
-    return '' if os.geteuid() == 0 else 'needs root'
+def _kernel() -> str:
+    release = os.uname().release
+    match = re.match(r'(\d+)\.(\d+)', release)
+    if match and (int(match[1]), int(match[2])) >= _KERNEL_MIN:
+        return ''
+    return f'needs Linux 5.19 or later: this is {release}'
 
 
 def _user_namespaces() -> str:
@@ -74,11 +80,9 @@ def _cgroups() -> str:
 
 
 _CHECKS: tuple[cabc.Callable[[], str], ...] = (
-    _user_namespaces, _network_namespaces, _overlay, _cgroups)
+    _kernel, _user_namespaces, _network_namespaces, _overlay, _cgroups)
 
 
-def obstacle(wanted: suite.Suite) -> str:
-    """Why this machine cannot run the suite, empty if it can."""
-    if not wanted.host:
-        return _root() if wanted.root else ''
-    return _root() or '; '.join(filter(None, (ask() for ask in _CHECKS)))
+def obstacle() -> str:
+    """Why it cannot, all that was found; empty if it can. Needs root."""
+    return '; '.join(filter(None, (ask() for ask in _CHECKS)))
