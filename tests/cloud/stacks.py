@@ -17,6 +17,7 @@ import pathlib
 import uuid
 
 from openstack import exceptions
+from openstack.orchestration.v1 import stack as stack_
 from openstack import utils
 import yaml
 
@@ -79,11 +80,16 @@ class StackTestCase(base.CloudTestCase):
         self.addCleanup(self.remove, stack)
         return stack
 
+    def seen(self, stack_id: str) -> stack_.Stack:
+        """A stack now; to openstacksdk an adopted one is none."""
+        return stack_.Stack.existing(**self.request(
+            'GET', f'/stacks/{stack_id}').json()['stack'])
+
     def settled(self, stack):
         """The stack, once nothing is in progress."""
         for _ in utils.iterate_timeout(
                 _TIMEOUT, 'the stack is still at work', wait=0.5):
-            found = self.user.orchestration.get_stack(stack.id)
+            found = self.seen(stack.id)
             if not found.status.endswith('IN_PROGRESS'):
                 return found
 
@@ -127,7 +133,7 @@ class StackTestCase(base.CloudTestCase):
         for _ in utils.iterate_timeout(
                 _TIMEOUT, 'the stack is not deleted', wait=0.5):
             try:
-                found = self.user.orchestration.get_stack(stack.id)
+                found = self.seen(stack.id)
             except exceptions.NotFoundException:
                 return
             if found.status == 'DELETE_COMPLETE':
@@ -175,7 +181,7 @@ class StackTestCase(base.CloudTestCase):
             adopt_stack_data=json.dumps(data), files={}, environment={},
             parameters={}, disable_rollback=True,
             timeout_mins=_TIMEOUT // 60).json()['stack']
-        stack = self.user.orchestration.get_stack(made['id'])
+        stack = self.seen(made['id'])
         self.addCleanup(self.remove, stack)
         return stack
 
