@@ -129,6 +129,12 @@ the volume as a device, and the kernel reads it with all its rights. Leave it
 empty where that is not wanted: volumes are devices only then.
 """),
     cfg.IntOpt(
+        'quiesce_timeout', default=300, min=1,
+        help="""
+Seconds that a server is held still at most while snapshots of its volumes are
+made. Nova lets it go when they are ready, unless its API is killed meanwhile.
+"""),
+    cfg.IntOpt(
         'log_size', default=10 * 1024 * 1024, min=65536,
         help="""
 Bytes kept of the console log of a container: the newest, and the first 64 KiB.

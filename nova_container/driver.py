@@ -37,9 +37,11 @@ from nova_container.compute import intent
 from nova_container.compute import interrupted
 from nova_container.compute import inventory
 from nova_container.compute import lifecycle
+from nova_container.compute import maintenance
 from nova_container.compute import moving
 from nova_container.compute import password
 from nova_container.compute import port
+from nova_container.compute import quiescing
 from nova_container.compute import rescue
 from nova_container.compute import serial_console
 from nova_container.compute import snapshot
@@ -67,6 +69,7 @@ _POWER_STATES = {
     # Held until its network is there: to a user it is not running yet.
     state.Status.CREATED: power_state.NOSTATE,
     state.Status.RUNNING: power_state.RUNNING,
+    state.Status.HELD: power_state.RUNNING,
     state.Status.PAUSED: power_state.PAUSED,
     state.Status.SUSPENDED: power_state.SUSPENDED,
     state.Status.STOPPED: power_state.SHUTDOWN,
@@ -115,6 +118,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._logs = None
         self._volumes = None
         self._settler = None
+        self._quiescer = None
+        self._maintenance = None
         self._consoles = serial_console.SerialConsoles()
 
     def init_host(self, host):
@@ -137,6 +142,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._monitor = monitor.ExitMonitor(self._on_exit)
         self._volumes = volume_recovery.Finisher(self)
         self._settler = interrupted.Settler(host, _POWER_STATES)
+        self._quiescer = quiescing.Quiescer()
+        self._maintenance = maintenance.Maintenance(host, self.virtapi)
         for container_id in state.ids():
             if os.path.exists(place.container_run(container_id)):
                 self._watch(container_id)
@@ -145,12 +152,14 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     def process_instances_at_startup(self, context, instances):
         self._settler.at_start(instances)
+        self._maintenance.at_start()
         return instances
 
     def cleanup_host(self, host):
         for worker in (self._monitor, self._health, self._restarter,
                        self._reporter, self._feedback, self._logs,
-                       self._volumes, self._settler):
+                       self._volumes, self._settler, self._quiescer,
+                       self._maintenance):
             if worker is not None:
                 worker.stop()
         self._consoles.stop()
@@ -320,7 +329,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             self._complete_arrival(context, instance, network_info,
                                    block_device_info)
             current = state.read(instance.uuid)
-            if current.status is state.Status.RUNNING:
+            if current.status in (state.Status.RUNNING, state.Status.HELD):
                 return
             self._halt(instance, network_info)
             self._redefine(context, instance, network_info,
@@ -346,6 +355,13 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         with fault.translated(instance):
             snapshot.take(self._images, context, instance, image_id,
                           update_task_state, CONF.container.snapshot_format)
+
+    def quiesce(self, context, instance, image_meta):
+        self._quiescer.quiesce(instance)
+
+    def unquiesce(self, context, instance, image_meta):
+        with fault.translated(instance):
+            self._quiescer.unquiesce(instance)
 
     def pause(self, instance):
         with fault.translated(instance):
@@ -443,6 +459,9 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     def set_host_enabled(self, enabled):
         # Nova tells placement itself; there is no more to it.
         return 'enabled' if enabled else 'disabled'
+
+    def host_maintenance_mode(self, host, mode):
+        return self._maintenance.enter() if mode else self._maintenance.leave()
 
     def manage_image_cache(self, context, all_instances):
         self._images.expire(all_instances)

@@ -18,9 +18,11 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'ext'))
 
 extensions = [
+    'cliff.sphinxext',
     'heat_resource_type',
     'openstackdocstheme',
     'oslo_config.sphinxext',
+    'sphinxarg.ext',
     'sphinx_feature_classification.support_matrix',
 ]
 

@@ -116,6 +116,7 @@ _VM_STATES = {
     # Held before its start: it is started anew.
     state.Status.CREATED: vm_states.STOPPED,
     state.Status.RUNNING: vm_states.ACTIVE,
+    state.Status.HELD: vm_states.ACTIVE,
     state.Status.PAUSED: vm_states.PAUSED,
     state.Status.SUSPENDED: vm_states.SUSPENDED,
     state.Status.STOPPED: vm_states.STOPPED,

@@ -24,16 +24,11 @@ _OPERATIONS = {
     'live_migration': 'live migration',
     'mount_share': 'mounting a share',
     'pre_live_migration': 'live migration',
-    'quiesce': 'quiescing',
     'umount_share': 'unmounting a share',
-    'unquiesce': 'quiescing',
 }
 
 # What never will be: a compute service does not control its own host.
 _NEVER = {
-    'host_maintenance_mode':
-        'host maintenance mode is not for a compute service to decide; use '
-        '"openstack compute service set --disable" and migrate its servers',
     'host_power_action':
         'powering the host is not for a compute service to decide; use its '
         'management controller',

@@ -32,6 +32,7 @@ from nova_container.privileged import cgroup
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import freezer
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
@@ -214,6 +215,12 @@ def pause(container_id: str) -> None:
     """Freeze every process (cgroup freezer)."""
     with definition.locked(container_id):
         require_process(container_id)
+        _freeze(container_id)
+
+
+def _freeze(container_id: str) -> None:
+    """What is held still stays so, from now on because somebody asked."""
+    if not (freezer.forget(container_id) and cgroup.frozen(container_id)):
         oci_runtime.call('pause', container_id)
 
 
@@ -224,7 +231,7 @@ def suspend(container_id: str) -> None:
         require_process(container_id)
         # First, so that what is frozen is never taken for paused.
         pathlib.Path(place.container_run(container_id, 'suspended')).touch()
-        oci_runtime.call('pause', container_id)
+        _freeze(container_id)
         cgroup.reclaim(container_id)
 
 
@@ -235,5 +242,6 @@ def resume(container_id: str) -> None:
         require_process(container_id)
         if cgroup.frozen(container_id):
             oci_runtime.call('resume', container_id)
+        freezer.forget(container_id)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.container_run(container_id, 'suspended'))

@@ -275,11 +275,17 @@ def _mount_boot(container_id: str, boot: disk.BootVolume, base: int) -> str:
     return target
 
 
+def mounted(container_id: str) -> set[str]:
+    """Mount points of the file systems that are the container's alone, in the
+    containers' mount namespace.
+    """
+    return {target for volume in _VOLUMES
+            if os.path.ismount(target := _mount_point(container_id, volume))}
+
+
 def places(container_id: str) -> set[str]:
     """Directories on each file system that the container reads or writes."""
-    return {place.state()} | {
-        target for volume in _VOLUMES
-        if os.path.ismount(target := _mount_point(container_id, volume))}
+    return {place.state()} | mounted(container_id)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@
 
 """Processes of a container held still for a while.
 
-Who holds them may be killed: a mark in the run directory tells ``recover``
-to let them go, as nobody has asked for a pause.
+Who holds them may be killed: a mark in the run directory tells that nobody has
+asked for a pause, and ``host.recover`` lets them go.
 """
 
 from collections.abc import Iterator
@@ -35,28 +35,43 @@ def held(container_id: str) -> Iterator[None]:
 
     To be entered under the container's lock.
     """
-    if (not os.path.exists(place.container_run(container_id, 'started'))
-            or not cgroup.members(container_id)
-            or cgroup.frozen(container_id)):
+    if not runs(container_id):
         yield
         return
-    with open(_mark(container_id), 'w'):
-        pass
     try:
-        oci_runtime.call('pause', container_id)
+        hold(container_id)
         yield
     finally:
         let_go(container_id)
 
 
-def let_go(container_id: str) -> None:
-    """Undo ``held``."""
+def runs(container_id: str) -> bool:
+    """Whether a container has processes that nothing holds still."""
+    return (os.path.exists(place.container_run(container_id, 'started'))
+            and bool(cgroup.members(container_id))
+            and not cgroup.frozen(container_id))
+
+
+def hold(container_id: str) -> None:
+    """Hold the processes of a container that ``runs``, until ``let_go``."""
+    with open(_mark(container_id), 'w'):
+        pass
+    oci_runtime.call('pause', container_id)
+
+
+def let_go(container_id: str) -> bool:
+    """Undo ``hold``; False if nothing is held."""
+    if not os.path.exists(_mark(container_id)):
+        return False
     if cgroup.frozen(container_id):
         oci_runtime.call('resume', container_id)
-    os.unlink(_mark(container_id))
+    return forget(container_id)
 
 
-def recover(container_id: str) -> None:
-    """Let go what a killed service held."""
-    if os.path.exists(_mark(container_id)):
-        let_go(container_id)
+def forget(container_id: str) -> bool:
+    """Leave what is held to who pauses or thaws it; False if nothing is."""
+    try:
+        os.unlink(_mark(container_id))
+    except FileNotFoundError:
+        return False
+    return True

@@ -102,7 +102,7 @@ def recover() -> list[str]:
     for name in os.listdir(place.state('trash')):
         ending.empty_trash(name)
     for container_id in os.listdir(place.run('c')):
-        freezer.recover(container_id)
+        freezer.let_go(container_id)
         defined = os.path.exists(
             place.container_state(container_id, 'spec.json'))
         halting = _halting(container_id)

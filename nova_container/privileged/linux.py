@@ -99,6 +99,11 @@ def umount(target: str, flags: int = MNT_DETACH) -> None:
     _check(_libc.umount2(target.encode(), flags), f'umount {target}')
 
 
+def syncfs(fd: int) -> None:
+    """syncfs(2): bring a whole file system to its disk."""
+    _check(_libc.syncfs(fd), 'syncfs')
+
+
 def setns(fd: int, nstype: int) -> None:
     """setns(2) for the calling thread."""
     _check(_libc.setns(fd, nstype), f'setns({nstype:#x})')

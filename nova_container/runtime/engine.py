@@ -38,6 +38,7 @@ from nova_container.privileged import host
 from nova_container.privileged import layer
 from nova_container.privileged import link
 from nova_container.privileged import process
+from nova_container.privileged import quiescing
 from nova_container.privileged import shell
 from nova_container.privileged import transfer
 from nova_container.runtime import state
@@ -114,7 +115,8 @@ def stop(container_id: str, timeout: float) -> None:
     own = state.policy(container_id).stop_timeout
     if timeout > 0 and own is not None:
         timeout = own
-    if current.status in (state.Status.PAUSED, state.Status.SUSPENDED):
+    if current.status in (state.Status.PAUSED, state.Status.SUSPENDED,
+                          state.Status.HELD):
         container.resume(container_id)
     if current.process is not None and timeout > 0:
         if container.terminate(container_id):
@@ -222,6 +224,22 @@ def suspend(container_id: str) -> None:
 def resume(container_id: str) -> None:
     """Thaw the container's processes."""
     container.resume(container_id)
+
+
+def quiesce(container_id: str) -> None:
+    """Write all that a container's volumes have in memory, and hold its
+    processes still until ``unquiesce``, or the next ``setup``.
+
+    :raises StateConflict: it does not run, or is held still already
+    :raises ContainerError: a volume did not take what was to be written
+    """
+    require(container_id, state.Status.RUNNING)
+    quiescing.quiesce(container_id)
+
+
+def unquiesce(container_id: str) -> bool:
+    """Let the processes go; False if nothing held them."""
+    return quiescing.unquiesce(container_id)
 
 
 def send_signal(container_id: str, name: str) -> bool:

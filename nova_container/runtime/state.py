@@ -37,12 +37,16 @@ _PIECE = 1 << 14
 
 
 class Status(enum.Enum):
-    """States of the OCI runtime specification, and two of the freezer."""
+    """States of the OCI runtime specification, and three of the freezer.
+
+    HELD is for a while, and nobody asked for it: a snapshot is taken.
+    """
 
     CREATED = 'created'
     RUNNING = 'running'
     PAUSED = 'paused'
     SUSPENDED = 'suspended'
+    HELD = 'held'
     STOPPED = 'stopped'
 
 
@@ -109,9 +113,7 @@ def read(container_id: str) -> State:
             if not os.path.exists(f'{run_dir}/started'):
                 status = Status.CREATED
             elif cgroup.frozen(container_id):
-                status = (Status.SUSPENDED
-                          if os.path.exists(f'{run_dir}/suspended')
-                          else Status.PAUSED)
+                status = _frozen(run_dir)
             else:
                 status = Status.RUNNING
             return State(status, init, monitor,
@@ -132,6 +134,14 @@ def read(container_id: str) -> State:
     ended = _json(place.container_state(container_id, 'exit.json')) or {}
     return State(Status.STOPPED, exit_code=ended.get('code'),
                  oom=ended.get('oom', False))
+
+
+def _frozen(run_dir: str) -> Status:
+    for name, status in (('suspended', Status.SUSPENDED),
+                         ('held', Status.HELD)):
+        if os.path.exists(f'{run_dir}/{name}'):
+            return status
+    return Status.PAUSED
 
 
 def all_parked() -> list[str]:

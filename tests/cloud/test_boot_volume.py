@@ -13,10 +13,18 @@
 """Servers whose root disk is a volume."""
 
 from openstack import exceptions
+from openstack import utils
 
 from tests import archives
 from tests.cloud import base
 from tests.cloud import test_volumes
+
+
+# Without ever asking for it to be brought to a disk.
+_COUNT = """setsid sh -c '
+n=0; while :; do n=$((n+1)); echo $n >> /srv/n; echo $n >> /data/n; done
+' </dev/null >/dev/null 2>&1 & echo $! > /tmp/counter
+until [ -s /data/n ]; do sleep 0.1; done"""
 
 
 class BootVolumeTest(test_volumes.VolumeTestCase):
@@ -34,8 +42,12 @@ class BootVolumeTest(test_volumes.VolumeTestCase):
 
     def root_of(self, server):
         """Its volume."""
-        (attachment,) = self.user.compute.volume_attachments(server)
-        return self.cinder.get_volume(attachment.volume_id)
+        return self.volumes_of(server)['/dev/vda']
+
+    def volumes_of(self, server) -> dict:
+        """Its volumes, by device."""
+        return {found.device: self.cinder.get_volume(found.volume_id)
+                for found in self.user.compute.volume_attachments(server)}
 
     def check(self, server, status: str = 'ACTIVE') -> None:
         self.assertEqual(status, self.settled(server))
@@ -66,7 +78,8 @@ class BootVolumeTest(test_volumes.VolumeTestCase):
         # Another image; what was written is gone with the old one.
         self.user.compute.rebuild_server(server, image=self.upload(
             base.busybox_archive(archives.tar(archives.entry(
-                'srv/of-the-image', b'yes\n')))))
+                'srv/of-the-image', b'yes\n'))), properties={
+                    'img_hv_type': 'docker', 'os_require_quiesce': 'true'}))
         self.status(server, 'REBUILD')
         self.status(server, 'ACTIVE')
         self.assertEqual('of-the-image', self.shell(server, 'ls /srv'))
@@ -82,26 +95,60 @@ class BootVolumeTest(test_volumes.VolumeTestCase):
         self.confirm(server)
         self.check(server)
         self.assertNotEqual(host, self.host(server))
-        # "openstack server image create": a snapshot of the volume.
-        image = self.user.compute.create_server_image(
-            server, 'test-boot-volume', wait=True)
-        self.addCleanup(self.user.image.delete_image, image)
-        (snapshot,) = self.cinder.snapshots(volume_id=volume.id)
-        self.addCleanup(self.delete_snapshot, snapshot)
-        self.becomes(snapshot, 'available')
+        image, snapshots = self.snapshot(server)
         self.shell(server, 'echo lost > /srv/file')
-        copy = self.active(self.boot(image.id, name='copy'))
-        copied = self.root_of(copy)
+        copy = self.active(self.boot(image.id, name='copy', metadata={
+            'container:mount:vdb': '/data'}))
+        copied = self.volumes_of(copy)
         self.check(copy)
+        self.check_numbers(copy)
         # It names an image, which is empty.
         self.migrate(copy)
         self.confirm(copy)
         self.check(copy)
         self.delete(copy)
-        self.gone(copied)
-        self.delete_snapshot(snapshot)
+        for each in copied.values():
+            self.gone(each)
+        for snapshot in snapshots:
+            self.delete_snapshot(snapshot)
         self.delete(server)
         self.gone(volume)
+
+    def snapshot(self, server):
+        """"openstack server image create": snapshots of the volumes, while a
+        process writes to both; the image, and the snapshots.
+        """
+        self.user.compute.set_server_metadata(
+            server, **{'container:mount:vdb': '/data'})
+        data = self.volume('rbd')
+        self.attach(server, data, delete_on_termination=True)
+        self.volumes.remove(data)
+        self.shell(server, _COUNT)
+        self.written = int(self.shell(server, 'tail -n 1 /data/n'))
+        image = self.user.compute.create_server_image(
+            server, 'test-boot-volume', wait=True)
+        self.addCleanup(self.user.image.delete_image, image)
+        snapshots = []
+        for volume in self.volumes_of(server).values():
+            (snapshot,) = self.cinder.snapshots(volume_id=volume.id)
+            self.addCleanup(self.delete_snapshot, snapshot)
+            snapshots.append(self.becomes(snapshot, 'available'))
+        for _ in utils.iterate_timeout(30, 'it is still held', wait=0.2):
+            done = self.execute(server, '/bin/sh', '-c', 'tail -n 1 /data/n; '
+                                'sleep 0.3; tail -n 1 /data/n', check=False)
+            if done.returncode == 0:
+                break
+        before, after = map(int, done.stdout.split())
+        self.assertGreater(after, before)
+        self.shell(server, 'kill -9 $(cat /tmp/counter)')
+        return image, snapshots
+
+    def check_numbers(self, server) -> None:
+        """All that was written is there, up to one moment on both."""
+        root, data = (int(self.shell(server, f'tail -n 1 /{name}/n'))
+                      for name in ('srv', 'data'))
+        self.assertGreaterEqual(data, self.written)
+        self.assertIn(root - data, (0, 1))
 
     def test_volume_outlives_servers(self):
         """On a share; the second server is on whatever host."""

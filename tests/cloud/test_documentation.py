@@ -45,6 +45,7 @@ _ELSEWHERE = {
     'tox': 'runs this test',
     'tools/test': 'runs this test',
     'tools/bench': 'takes an idle machine; tests/functional',
+    'UPGRADE_FROM=': 'runs a test',
     'DEVSTACK_DIR=': 'tests/unit/devstack, which needs a clone of DevStack',
     'tools/cloud up': 'was run before this test',
     'tools/cloud demo': 'takes minutes, and a stack of the demo user',
@@ -54,6 +55,7 @@ _ELSEWHERE = {
     'mmdebstrap': 'takes a minute; tests/functional/test_machine.py',
     'openstack container image push docker://':
         'there is no registry; skopeo reads it as it reads the others',
+    'openstack host set': 'tests/cloud/test_moving.py',
     'openstack volume create': 'tests/cloud/test_volumes.py',
     'openstack server add volume': 'tests/cloud/test_volumes.py',
     'openstack server create --image mariadb': 'tests/cloud/test_volumes.py',

@@ -183,7 +183,17 @@ class EvacuateTest(base.CloudTestCase):
                 return
 
 
-class HostTest(base.CloudTestCase):
+class HostTestCase(base.CloudTestCase):
+
+    def switch(self, host, status, what='status'):
+        """As "openstack host set" does."""
+        answer = self.admin.compute.put(
+            f'/os-hosts/{host}', json={what: status}, microversion='2.1')
+        self.assertEqual(200, answer.status_code, answer.text)
+        return answer.json()[what]
+
+
+class HostTest(HostTestCase):
 
     def test_uptime_and_address(self):
         answer = self.admin.compute.get('/os-hypervisors/detail',
@@ -204,8 +214,92 @@ class HostTest(base.CloudTestCase):
                 self.switch(host, 'enable')
         self.active(self.boot(self.busybox()))
 
-    def switch(self, host, status):
-        """As "nova host-update" did, before it was deprecated."""
-        answer = self.admin.compute.put(
-            f'/os-hosts/{host}', json={'status': status}, microversion='2.1')
-        self.assertEqual(200, answer.status_code, answer.text)
+
+class MaintenanceTest(HostTestCase):
+    """The host that has no server yet goes into maintenance."""
+
+    def setUp(self):
+        super().setUp()
+        taken = {server.hypervisor_hostname for server in
+                 self.admin.compute.servers(all_projects=True)}
+        self.maintained, self.other = sorted(
+            (node['name'] for node in base.cloud()['nodes']),
+            key=lambda name: name in taken)
+        self.assertNotIn(self.maintained, taken)
+
+    def service(self):
+        (found,) = self.admin.compute.services(binary='nova-compute',
+                                               host=self.maintained)
+        return found
+
+    def maintain(self, status: str) -> str:
+        return self.switch(self.maintained, status, 'maintenance_mode')
+
+    def await_reason(self, reason: str) -> None:
+        for _ in base.utils.iterate_timeout(120, reason, wait=0.5):
+            found = self.service().disabled_reason
+            if found == f'maintenance mode: {reason}':
+                return
+
+    def boot_there(self, count: int):
+        self.switch(self.other, 'disable')
+        try:
+            return [self.active(server) for server in [
+                self.boot(self.busybox(), metadata={
+                    'container:stop_signal': 'SIGKILL'})
+                for _ in range(count)]]
+        finally:
+            self.switch(self.other, 'enable')
+
+    def host(self, server) -> str:
+        return self.admin.compute.get_server(server).hypervisor_hostname
+
+    def test_servers_move_away(self):
+        """Who cannot move holds up nobody, and moves later, whatever becomes
+        of the service meanwhile.
+        """
+        moves, stays = servers = self.boot_there(2)
+        base.inside(self.maintained, moves.id, 'echo mine >/srv/mine')
+        self.user.compute.pause_server(stays)
+        self.status(stays, 'PAUSED')
+        self.addCleanup(self.maintain, 'disable')
+        self.assertEqual('on_maintenance', self.maintain('enable'))
+        self.assertEqual('disabled', self.service().status)
+        self.await_reason(f'servers that stay: 1: {stays.id} is paused')
+        self.assertEqual('ACTIVE', self.settled(moves))
+        self.assertEqual('mine', base.inside(self.other, moves.id,
+                                             'cat /srv/mine'))
+        base.kill_computes(0, [node for node in base.cloud()['nodes']
+                               if node['name'] == self.maintained])
+        self.user.compute.unpause_server(stays)
+        self.await_reason('no server is left')
+        self.assertEqual([self.other] * 2, [*map(self.host, servers)])
+        self.assertEqual('ACTIVE', self.settled(stays))
+        self.assertEqual([], base.transfers())
+        self.assertEqual('off_maintenance', self.maintain('disable'))
+        self.assertEqual(('enabled', None), (
+            self.service().status, self.service().disabled_reason))
+
+    def test_nowhere_to_go(self):
+        """Whoever looks at the host is told, and it stays as it was."""
+        (server,) = self.boot_there(1)
+        self.switch(self.other, 'disable')
+        self.addCleanup(self.switch, self.other, 'enable')
+        self.admin.compute.disable_service(
+            self.service(), self.maintained, 'nova-compute',
+            disabled_reason='fan')
+        self.addCleanup(self.admin.compute.enable_service, self.service(),
+                        self.maintained, 'nova-compute')
+        self.maintain('enable')
+        self.await_reason(f'servers that stay: 1: {server.id} cannot move, '
+                          'see its events [was disabled: fan]')
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertIn('Error', [
+            event['result'] for action in
+            self.admin.compute.server_actions(server)
+            if action.action == 'migrate' for event in
+            self.admin.compute.get_server_action(action.request_id,
+                                                 server).events])
+        self.maintain('disable')
+        self.assertEqual(('disabled', 'fan'), (
+            self.service().status, self.service().disabled_reason))

@@ -16,13 +16,11 @@ Nova here is the real one, in a copy.
 """
 
 import configparser
-import fnmatch
 import hashlib
 import importlib.metadata
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -31,73 +29,14 @@ import zipfile
 
 import nova
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-# What the distribution's version control holds and a wheel is made of.
-_SOURCES = ('etc', 'heat_plugin', 'nova', 'nova_container',
-            'nova_container_dashboard', 'LICENSE', 'NOTICE', 'README.rst',
-            'pyproject.toml', 'requirements.txt', 'setup.cfg', 'setup.py')
+from tests import wheels
+
 _LOAD = """
 from nova.virt import driver
 found = driver.load_compute_driver(None, 'nova_container.ContainerDriver')
 import nova_container
 print(nova_container.__file__)
 """
-
-
-def _run(*command: object, cwd: str | pathlib.Path | None = None,
-         **environment: str) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], text=True, capture_output=True,
-        cwd=cwd, env={**os.environ, **environment}, timeout=300)
-    if done.returncode:
-        raise AssertionError(f'{command}: {done.stdout}{done.stderr}')
-    return done.stdout
-
-
-def _pip(python: pathlib.Path, *words: object) -> None:
-    _run(sys.executable, '-m', 'pip', '--python', python, '--quiet',
-         '--disable-pip-version-check', *words)
-
-
-def _build(source: pathlib.Path, target: pathlib.Path,
-           version: str) -> pathlib.Path:
-    _run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps',
-         '--no-build-isolation', '--no-index',
-         '--disable-pip-version-check', '--wheel-dir', target, source,
-         PBR_VERSION=version)
-    wheel, = target.glob(f'nova_container-{version}-*.whl')
-    return wheel
-
-
-def _copy(target: pathlib.Path) -> None:
-    target.mkdir()
-    for name in _SOURCES:
-        if (_REPOSITORY / name).is_dir():
-            shutil.copytree(_REPOSITORY / name, target / name,
-                            ignore=shutil.ignore_patterns('__pycache__'))
-        else:
-            shutil.copy2(_REPOSITORY / name, target)
-
-
-def _held() -> set[str]:
-    """Paths of what version control holds, with or without it."""
-    ignored = [line.rstrip('/') for line in (
-        _REPOSITORY / '.gitignore').read_text().splitlines()
-        if line and not line.startswith('#')] + ['.git']
-
-    def is_held(path: str) -> bool:
-        return not any(fnmatch.fnmatch(path, pattern)
-                       or fnmatch.fnmatch(os.path.basename(path), pattern)
-                       for pattern in ignored)
-
-    found = set()
-    for root, directories, files in os.walk(_REPOSITORY):
-        place = os.path.relpath(root, _REPOSITORY)
-        directories[:] = [name for name in directories if is_held(
-            os.path.normpath(f'{place}/{name}'))]
-        found |= {path for path in (os.path.normpath(f'{place}/{name}')
-                                    for name in files) if is_held(path)}
-    return found
 
 
 def _files(directory: pathlib.Path) -> dict[str, str]:
@@ -114,14 +53,15 @@ class SourceTest(unittest.TestCase):
         """Made of an archive that a forge offers, for instance."""
         source = pathlib.Path(self.enterContext(
             tempfile.TemporaryDirectory()))
-        held = _held()
+        held = wheels.held()
         self.assertIn('tests/unit/test_package.py', held)
         for path in held:
             (source / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(_REPOSITORY / path, source / path)
-        _run(sys.executable, '-c', 'from pbr import build; '
-             'build.build_sdist("dist")', cwd=source, PBR_VERSION='0.1.1',
-             GIT_CEILING_DIRECTORIES=str(source.parent))
+            shutil.copy2(wheels.REPOSITORY / path, source / path)
+        wheels.run(
+            sys.executable, '-c', 'from pbr import build; '
+            'build.build_sdist("dist")', cwd=source, PBR_VERSION='0.1.1',
+            GIT_CEILING_DIRECTORIES=str(source.parent))
         with tarfile.open(source / 'dist/nova_container-0.1.1.tar.gz'
                           ) as archive:
             packed = {name.partition('/')[2] for name in archive.getnames()}
@@ -136,9 +76,10 @@ class PackageTest(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         cls.addClassCleanup(temporary.cleanup)
         cls.world = pathlib.Path(temporary.name)
-        _copy(cls.world / 'source')
-        cls.old = _build(cls.world / 'source', cls.world / 'dist', '0.0.9')
-        cls.new = _build(cls.world / 'source', cls.world / 'dist', '0.1.1')
+        wheels.copy(cls.world / 'source')
+        cls.old, cls.new = (
+            wheels.build(cls.world / 'source', cls.world / 'dist', version)
+            for version in ('0.0.9', '0.1.1'))
         cls.nova = cls.world / 'nova-source'
         cls.nova.mkdir()
         shutil.copytree(
@@ -152,20 +93,20 @@ class PackageTest(unittest.TestCase):
         :returns: its Python, and its site-packages
         """
         root = self.world / name
-        _run(sys.executable, '-m', 'venv', '--without-pip', root)
+        wheels.run(sys.executable, '-m', 'venv', '--without-pip', root)
         site, = root.glob('lib/python3*/site-packages')
         own = pathlib.Path(nova.__file__).parents[1]
         (site / 'zz-dependencies.pth').write_text(f'{own}\n')
         return root / 'bin/python', site
 
-    def assert_works(self, name: str, add_nova, *wheels) -> None:
+    def assert_works(self, name: str, add_nova, *versions) -> None:
         python, site = self.environment(name)
         place = add_nova(site)
         before = _files(place), _files(site.parents[2])
 
-        for wheel in wheels:
-            _pip(python, 'install', '--no-deps', '--no-index', wheel)
-        found = _run(python, '-c', _LOAD, cwd='/').strip()
+        for version in versions:
+            wheels.pip(python, 'install', '--no-deps', '--no-index', version)
+        found = wheels.run(python, '-c', _LOAD, cwd='/').strip()
         self.assertTrue(found.startswith(str(site)), found)
         # Neither changed nor shadowed.
         after = _files(place)
@@ -173,7 +114,7 @@ class PackageTest(unittest.TestCase):
         self.assertEqual(['nova_container-0.1.1.dist-info'], [
             path.name for path in site.glob('nova_container-*')])
 
-        _pip(python, 'uninstall', '--yes', 'nova-container')
+        wheels.pip(python, 'uninstall', '--yes', 'nova-container')
         self.assertEqual(before, (_files(place), _files(site.parents[2])))
 
     def test_beside_nova(self):
@@ -222,16 +163,18 @@ class PackageTest(unittest.TestCase):
         source = self.world / 'source'
         for words in (['init', '--quiet'], ['add', '.'],
                       ['commit', '--quiet', '--message=Sources']):
-            _run('git', '-C', source, '-c', 'user.name=test',
-                 '-c', 'user.email=test@localhost', *words)
-        _run(sys.executable, '-c', 'import os, sys; os.chdir(sys.argv[1]); '
-             'from pbr import build; build.build_sdist(sys.argv[2])', source,
-             self.world / 'dist', PBR_VERSION='0.1.1')
+            wheels.run('git', '-C', source, '-c', 'user.name=test',
+                       '-c', 'user.email=test@localhost', *words)
+        wheels.run(
+            sys.executable, '-c', 'import os, sys; os.chdir(sys.argv[1]); '
+            'from pbr import build; build.build_sdist(sys.argv[2])', source,
+            self.world / 'dist', PBR_VERSION='0.1.1')
         shutil.unpack_archive(
             self.world / 'dist/nova_container-0.1.1.tar.gz',
             self.world / 'unpacked')
-        wheel = _build(self.world / 'unpacked/nova_container-0.1.1',
-                       self.world / 'again', '0.1.1')
+        wheel = wheels.build(
+            self.world / 'unpacked/nova_container-0.1.1',
+            self.world / 'again', '0.1.1')
 
         self.assertEqual(set(zipfile.ZipFile(self.new).namelist()),
                          set(zipfile.ZipFile(wheel).namelist()))
@@ -251,6 +194,6 @@ class InstalledTest(unittest.TestCase):
     def test_unit_drop_in(self):
         unit = configparser.RawConfigParser(strict=True)
         unit.optionxform = str
-        unit.read(_REPOSITORY / 'etc/systemd/system/nova-compute.service.d/'
-                  'nova-container.conf')
+        unit.read(wheels.REPOSITORY / 'etc/systemd/system'
+                  '/nova-compute.service.d/nova-container.conf')
         self.assertEqual('mixed', unit['Service']['KillMode'])

@@ -16,12 +16,19 @@ A version that is released adds its files here, and nobody changes them:
 containers that it has defined run on hosts that are upgraded.
 """
 
+import dataclasses
 import json
 import pathlib
+import shutil
+import tempfile
 import unittest
 
+from nova_container.image import record
+from nova_container.oci import digest
+from nova_container.privileged import volume
 from nova_container.spec import codec
 from nova_container.spec import container
+from nova_container.spec import health
 from nova_container.spec import policy
 
 _WRITTEN = pathlib.Path(__file__).with_name('written')
@@ -32,19 +39,47 @@ def _contains(whole, part) -> bool:
     if isinstance(part, dict):
         return all(key in whole and _contains(whole[key], value)
                    for key, value in part.items())
+    if isinstance(part, list):
+        return len(whole) == len(part) and all(map(_contains, whole, part))
     return whole == part
 
 
 class UpgradeTest(unittest.TestCase):
 
+    def files(self, kind: str) -> list[pathlib.Path]:
+        """What each version has written of a kind."""
+        files = list(_WRITTEN.glob(f'{kind}-*.json'))
+        self.assertTrue(files)
+        return files
+
+    def assert_read(self, file: pathlib.Path, again: object) -> None:
+        written = json.loads(file.read_text())
+        self.assertTrue(_contains(json.loads(json.dumps(again)), written),
+                        f'{file.name}: {again}')
+
     def test_definitions(self):
         for kind, cls in (('spec', container.ContainerSpec),
-                          ('policy', policy.Policy)):
-            files = list(_WRITTEN.glob(f'{kind}-*.json'))
-            self.assertTrue(files)
-            for file in files:
-                with self.subTest(file.name):
-                    written = json.loads(file.read_text())
-                    found = codec.decode(cls, written)
-                    again = json.loads(json.dumps(codec.encode(found)))
-                    self.assertTrue(_contains(again, written), again)
+                          ('policy', policy.Policy),
+                          ('health', health.Health)):
+            for file in self.files(kind):
+                found = codec.decode(cls, json.loads(file.read_text()))
+                self.assert_read(file, codec.encode(found))
+
+    def test_connected_volumes(self):
+        for file in self.files('volume'):
+            found = volume.Connected(**json.loads(file.read_text()))
+            self.assert_read(file, dataclasses.asdict(found))
+
+    def test_images_and_blobs(self):
+        """Read, and written again under another name."""
+        names = [digest.Digest(f'sha256:{number:064}') for number in (1, 2)]
+        for kind, cls, (old, new) in (
+                ('image', record.Images, [name.hex for name in names]),
+                ('blob', record.Blobs, names)):
+            for file in self.files(kind):
+                place = self.enterContext(tempfile.TemporaryDirectory())
+                shutil.copy(file, f'{place}/{names[0].hex}.json')
+                records = cls(place)
+                records.save(new, records.load(old))
+                self.assert_read(file, json.loads(pathlib.Path(
+                    place, f'{names[1].hex}.json').read_text()))
