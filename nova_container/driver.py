@@ -175,8 +175,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     @contextlib.contextmanager
     def _decided(self, instance):
         """Somebody decides about the container; its restart policy rests."""
-        with lifecycle.exclusive(instance.uuid):
-            self._restarter.cancel(instance.uuid)
+        with lifecycle.exclusive(instance.uuid), \
+                self._restarter.resting(instance.uuid):
             yield
 
     def _restart(self, container_id, restarts):

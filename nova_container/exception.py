@@ -54,6 +54,10 @@ class ImageForbidden(UserError):
     """Glance does not let the user read the image or one of its layers."""
 
 
+class ImageUntrusted(UserError):
+    """The image is not signed as it has to be."""
+
+
 class ImageTooBig(UserError):
     """The unpacked image is larger than the flavor's root disk."""
 

@@ -30,6 +30,7 @@ import os
 import struct
 import typing
 
+import glanceclient.exc
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova.image import glance
@@ -37,6 +38,7 @@ from nova import service_auth
 from oslo_config import cfg
 from oslo_log import log
 
+from nova_container.compute import layer_images
 from nova_container import exception
 
 CONF = cfg.CONF
@@ -142,7 +144,8 @@ class Courier:
             yield
         except exception.ContainerError:
             raise
-        except (nova_exception.NovaException, OSError) as e:
+        except (nova_exception.NovaException, glanceclient.exc.ClientException,
+                OSError) as e:
             raise exception.TransferFailed(
                 f'{what} failed: {e}; see that Glance runs')
 
@@ -182,8 +185,7 @@ class Courier:
                 raise exception.TransferFailed(
                     f'server {instance.uuid} is not in Glance: it was not '
                     'sent, or was fetched already')
-            self._glance.download(service_context(), found[0]['id'],
-                                  data=file)
+            layer_images.download(service_context(), found[0]['id'], file)
 
     def remove(self, instance) -> None:
         """Remove what there is of a server; succeeds if there is nothing.

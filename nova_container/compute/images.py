@@ -28,6 +28,7 @@ from nova_container.image import archive
 from nova_container.image import record
 from nova_container.image import store
 from nova_container.image import thin
+from nova_container.image import trust
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.runtime import engine
@@ -36,6 +37,9 @@ CONF = nova.conf.CONF
 
 # A layer that came with a server has no place in any archive.
 _NOWHERE = 'none'
+
+# What each message of cursive's begins with; a fault has little room.
+_VERIFICATION = 'Signature verification for the image failed: '
 
 # Seconds that one pass over unused images may take.
 _PASS = 60
@@ -53,7 +57,8 @@ class Images:
 
     def ensure(self, context, instance, image_meta,
                image_id: str | None = None,
-               boot: boot_volume.Archive | None = None) -> store.Image:
+               boot: boot_volume.Archive | None = None,
+               moved: bool = False) -> store.Image:
         """The image of a server, unpacked on this host.
 
         Glance is asked with the user's own token.
@@ -61,8 +66,11 @@ class Images:
         :param image_meta: nova.objects.ImageMeta
         :param image_id: another image than the one it is made from
         :param boot: where the image is, unless in Glance
+        :param moved: it comes from a host that knows its layers by their
+            digests, and has checked the signature that the user asks for
         :raises UserError: not an image of ours, or larger than the flavor, or
-            one whose layers the user may not read
+            one whose layers the user may not read, or not signed as it has to
+            be
         """
         if image_id is None and boot is not None:
             return self._ensure_from_volume(context, instance, boot)
@@ -79,12 +87,19 @@ class Images:
                 return image_meta.owner
             return self._glance.get(context, image_id)['owner']
 
+        def fetch(file):
+            if moved:
+                # Who moves it may not be let to the user's certificates.
+                with layer_images.reading(f'image {image_id}', file):
+                    layer_images.download(context, image_id, file)
+            else:
+                self.download(context, image_id, file, instance.trusted_certs)
+
         return self.store.ensure(
-            image_id,
-            lambda file: self.download(context, image_id, file,
-                                       instance.trusted_certs),
-            size=_size(image_meta), max_bytes=(root_gb << 30) or None,
-            source=layer_images.LayerImages(context, owner))
+            image_id, fetch, size=_size(image_meta),
+            max_bytes=(root_gb << 30) or None,
+            source=layer_images.LayerImages(context, owner),
+            trust=None if moved else _trust(instance.trusted_certs))
 
     def _ensure_from_volume(self, context, instance, boot) -> store.Image:
         # A server of a snapshot of a volume names an image, which is empty.
@@ -167,7 +182,8 @@ class Images:
         self.store.ensure(
             image_id, lambda file: self.download(context, image_id, file),
             size=image['size'] or None,
-            source=layer_images.LayerImages(context, lambda: image['owner']))
+            source=layer_images.LayerImages(context, lambda: image['owner']),
+            trust=_trust(None))
         return True
 
     def download(self, context, image_id, file, trusted_certs=None) -> None:
@@ -180,12 +196,15 @@ class Images:
             with layer_images.reading(f'image {image_id}', file):
                 self._glance.download(context, image_id, data=file,
                                       trusted_certs=trusted_certs)
-        except (cryptography.exceptions.InvalidSignature,
-                cursive_exception.SignatureVerificationError,
+        except cryptography.exceptions.InvalidSignature:
+            raise exception.ImageUntrusted(
+                'its data is not what was signed; upload it again, and sign '
+                'that')
+        except (cursive_exception.SignatureVerificationError,
                 nova_exception.CertificateValidationFailed) as e:
-            raise exception.ImageInvalid(
-                f'its signature is not valid: {e or "wrong signature"}; sign '
-                'the image again, or trust its certificate')
+            reason = str(e).removeprefix(_VERIFICATION).rstrip('.')
+            raise exception.ImageUntrusted(
+                f'{reason}; sign it, or trust the certificate that signed it')
 
     def expire(self, instances) -> None:
         """Remove what no server has used for as long as Nova says
@@ -222,6 +241,20 @@ def _check_format(image_id: str, container_format: str,
             f'image {image_id}: container format {given[0]!r} and disk '
             f'format {given[1]!r}; upload it with --container-format '
             f'{thin.CONTAINER_FORMAT} --disk-format {thin.DISK_FORMAT}')
+
+
+def _trust(trusted_certs) -> trust.Trust | None:
+    """What nova.image.glance makes of its options when it downloads."""
+    if trusted_certs:
+        return trust.Trust(frozenset(trusted_certs.ids))
+    ids = CONF.glance.default_trusted_certificate_ids
+    if CONF.glance.enable_certificate_validation and ids:
+        return trust.Trust(frozenset(ids))
+    if not CONF.glance.verify_glance_signatures:
+        return None
+    # Nova takes no certificate at all for none that is trusted.
+    return trust.Trust(frozenset()
+                       if CONF.glance.enable_certificate_validation else None)
 
 
 def _size(image_meta) -> int | None:

@@ -50,6 +50,21 @@ def reading(what: str, file):
             'that it runs, and try again')
 
 
+def download(context, image_id: str, file) -> None:
+    """Write the data of an image that is known by its digests, or the
+    service's own. Nova's own download would ask for a signature.
+
+    :param file: ``image.spool.File``, or one like it
+    :raises ImageInvalid: it has no data
+    """
+    chunks = glance.GlanceClientWrapper().call(context, 2, 'data',
+                                               args=(image_id,))
+    if chunks is None or chunks.wrapped is None:
+        raise exception.ImageInvalid(f'image {image_id} has no data')
+    for chunk in chunks:
+        file.write(chunk)
+
+
 class LayerImages:
     """A ``store.LayerSource``.
 
@@ -78,15 +93,8 @@ class LayerImages:
             for layer in layers}
 
     def fetch(self, image, file):
-        # Nova's own download would ask for a signature of each layer; the
-        # manifest, which is signed, has their digests.
         with reading(f'layer image {image.id}', file):
-            chunks = self._call('data', image.id)
-            if chunks is None or chunks.wrapped is None:
-                raise exception.ImageInvalid(
-                    f'layer image {image.id} has no data')
-            for chunk in chunks:
-                file.write(chunk)
+            download(self._context, image.id, file)
 
     def upload(self, layer, diff_id, data, member=None) -> str:
         """A new layer image; its id. None is left if that fails.

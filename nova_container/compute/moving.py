@@ -150,7 +150,7 @@ def unpack(known: images.Images, context, instance, image_meta,
     image = known.adopt(instance, raw_config)
     if image is None:
         known.ensure(courier.authorized(context), instance, image_meta,
-                     boot=boot)
+                     boot=boot, moved=True)
         image = known.adopt(instance, raw_config)
     if image is None:
         raise exception.TransferFailed(

@@ -17,7 +17,6 @@ was killed in between never does, so nobody is held for longer than
 ``[container] quiesce_timeout``, nor beyond the end of this service.
 """
 
-import contextlib
 import threading
 
 from nova import exception as nova_exception
@@ -45,8 +44,11 @@ class Quiescer:
         """End the thread, and let every server go."""
         self._schedule.stop()
         for container_id in list(self._held):
-            with contextlib.suppress(exception.ContainerError):
+            try:
                 engine.unquiesce(container_id)
+            except exception.ContainerError as e:
+                LOG.warning('Container %s is held still until this service '
+                            'is started again: %s', container_id, e)
 
     def quiesce(self, instance) -> None:
         """Have all on an instance's volumes that belongs there, and no more.

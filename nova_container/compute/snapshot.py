@@ -213,9 +213,10 @@ class _Thin:
             try:
                 self._images.download(self._context, image_ref, file,
                                       self._instance.trusted_certs)
-            except exception.ImageForbidden:
-                LOG.info('Image %s is gone; its layers are made again from '
-                         'this host\'s', image_ref, instance=self._instance)
+            except (exception.ImageForbidden, exception.ImageUntrusted) as e:
+                LOG.info('Image %s is not to be had (%s); its layers are made '
+                         'again from this host\'s', image_ref, e,
+                         instance=self._instance)
                 return
             for layer in layers:
                 done[layer.diff_id] = self._stored(

@@ -32,6 +32,7 @@ import re
 
 from nova_container import exception
 from nova_container.image import archive
+from nova_container.image import trust as image_trust
 from nova_container.oci import digest
 from nova_container.oci import image_config
 
@@ -45,10 +46,13 @@ class Record:
 
     :param raw_config: as the image has it
     :param layers: as the config lists them
+    :param trust: what the signature of the archive has lived up to here, if
+        it was checked
     """
 
     raw_config: bytes
     layers: tuple[archive.LayerBlob, ...]
+    trust: image_trust.Trust | None = None
 
     @property
     def config(self) -> image_config.ImageConfig:
@@ -137,7 +141,8 @@ class Images:
                 **layer, 'diff_id': digest.Digest(layer['diff_id']),
                 'blob_digest': (layer['blob_digest']
                                 and digest.Digest(layer['blob_digest']))})
-            for layer in found['layers']))
+            for layer in found['layers']),
+            image_trust.Trust.of(found.get('trust')))
 
     def save(self, image_id: str, record: Record) -> None:
         """
@@ -145,7 +150,8 @@ class Images:
         """
         _write(self._file(image_id), {
             'config': record.raw_config.decode(),
-            'layers': [dataclasses.asdict(layer) for layer in record.layers]})
+            'layers': [dataclasses.asdict(layer) for layer in record.layers],
+            'trust': record.trust and record.trust.as_json()})
 
     def remove(self, image_id: str) -> None:
         """Succeeds if there is none."""

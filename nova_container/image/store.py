@@ -45,6 +45,7 @@ from nova_container.image import record
 from nova_container.image import rootfs
 from nova_container.image import spool
 from nova_container.image import thin
+from nova_container.image import trust as image_trust
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.oci import platform
@@ -146,7 +147,8 @@ class ImageStore:
 
     def ensure(self, image_id: str, fetch: Callable[[spool.File], None],
                size: int | None = None, max_bytes: int | None = None,
-               source: LayerSource | None = None) -> Image:
+               source: LayerSource | None = None,
+               trust: image_trust.Trust | None = None) -> Image:
         """The image, fetched and unpacked if it is not here yet.
 
         :param image_id: Glance's
@@ -156,6 +158,9 @@ class ImageStore:
         :param max_bytes: limit of what the layers may use on disk
         :param source: of layers that are not in the archive. It is asked for
             them whether they are here or not
+        :param trust: what ``fetch`` checks the signature of the archive
+            against. An image that is here without such a check is fetched
+            again, and its layers are compared with the archive
         :raises ImageInvalid: not an image, or a damaged one
         :raises ImageForbidden: the user may not read one of its layers
         :raises ImageArchitecture: not for this host
@@ -166,16 +171,24 @@ class ImageStore:
         with lockutils.lock(f'nova-container-image-{image_id}'), \
                 _about(image_id, max_bytes), self._lock(fcntl.LOCK_SH):
             image = self.get(image_id)
-            if image is None:
+            if image is None or not self._trusted(image_id, trust):
                 with self.spool.file(image_id, size) as file:
                     fetch(file)
                     _complete(file, size)
-                    return self._admit(image_id, file, max_bytes, source)
+                    return self._admit(image_id, file, max_bytes, source,
+                                       trust)
             if max_bytes is not None and image.size > max_bytes:
                 raise exception.ImageTooBig(f'{image.size} bytes')
             self._permit(image_id, source)
             self._records.touch(image_id)
             return image
+
+    def _trusted(self, image_id: str,
+                 trust: image_trust.Trust | None) -> bool:
+        if trust is None:
+            return True
+        known = self._records.load(image_id)
+        return trust.met_by(known.trust if known else None)
 
     def _permit(self, image_id: str, source: LayerSource | None) -> None:
         """See that the user may read the layers of an image that is here."""
@@ -292,7 +305,8 @@ class ImageStore:
         return used
 
     def _admit(self, image_id: str, file: spool.File, max_bytes: int | None,
-               source: LayerSource | None) -> Image:
+               source: LayerSource | None,
+               trust: image_trust.Trust | None) -> Image:
         """Unpack what is missing, and write the record."""
         found = archive.read(file.fileno(), self._host)
         if isinstance(found, archive.RootFileSystem):
@@ -309,7 +323,7 @@ class ImageStore:
             on_disk = self._unpack(file.name, tuple(blobs.values()), made,
                                    max_bytes, source)
             self._records.save(image_id, record.Record(found.raw_config,
-                                                       found.layers))
+                                                       found.layers, trust))
             undo.pop_all()
             self._release(blobs)
         if made:

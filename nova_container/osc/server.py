@@ -57,7 +57,7 @@ class DiffServer(command.Lister):
                     f'no server is named {parsed_args.server!r}')
             _check(connection, server)
             with _list_of(connection, store, server) as image_id:
-                lines = _lines(store.data(image_id))
+                lines = b''.join(store.data(image_id)).splitlines()
                 return ('Kind', 'Path'), [
                     (kind, Path(path)) for kind, path in
                     map(changes.parse, lines)]
@@ -83,15 +83,15 @@ def _list_of(connection, store, server) -> Iterator[str]:
         {thin.CHANGES_OF: server.id})
     try:
         for _ in utils.iterate_timeout(
-                _TIMEOUT, f'server {server.id}: its host does not write the '
-                'list of its changes; its events may say why', wait=0.5):
+                _TIMEOUT, f'server {server.id}: its host has not written the '
+                f'list of its changes in {_TIMEOUT} s; try again', wait=0.5):
             image = connection.image.find_image(image_id)
             if image is None or image.status not in (
                     'queued', 'saving', 'importing', 'active'):
                 raise exception.UserError(
                     f'server {server.id}: its host could not write the list '
-                    'of its changes; the event createImage of the server '
-                    'says why')
+                    'of its changes; only the log of nova-compute there says '
+                    'why: ask the operator')
             if image.status == 'active':
                 break
         if image.properties.get(thin.PROPERTY) != thin.CHANGES:
@@ -99,10 +99,3 @@ def _list_of(connection, store, server) -> Iterator[str]:
         yield image_id
     finally:
         store.delete(image_id)
-
-
-def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b''
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b'\n')
-        yield from lines

@@ -22,7 +22,6 @@ link.
 
 from collections.abc import Iterator
 import contextlib
-import errno
 import os
 import stat
 
@@ -66,16 +65,10 @@ def write(container_id: str, spool: str) -> int:
     :raises NoSpace: the file system of the spool directory is full
     """
     def steps(output: int) -> int:
-        try:
-            with open(output, 'wb', closefd=False) as file:
-                for kind, path in _changes(container_id):
-                    file.write(listing.line(kind, path))
-        except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise exception.NoSpace(
-                f'container {container_id}: no room for the list of its '
-                f'changes on this host ({e.strerror})')
+        with confined.spool_written(), \
+                open(output, 'wb', closefd=False) as file:
+            for kind, path in _changes(container_id):
+                file.write(listing.line(kind, path))
         return os.fstat(output).st_size
 
     with definition.locked(container_id), \

@@ -18,6 +18,7 @@ are the service user's files, by name.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -64,6 +65,21 @@ def spool_file(name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
         yield spool
     finally:
         os.close(spool)
+
+
+@contextlib.contextmanager
+def spool_written() -> Iterator[None]:
+    """What is written to a spool file meanwhile may not fit.
+
+    :raises NoSpace: so it is
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise exception.NoSpace(
+            f'{place.state("spool")} is full; make room on this host')
 
 
 def run(what: str, ids: idmap.IdMap, directory: str, stdin: int,

@@ -24,7 +24,6 @@ import os
 import typing
 
 from nova_container import exception
-from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
 from nova_container.privileged import definition
@@ -66,8 +65,6 @@ def define(spec: dict[str, typing.Any]) -> None:
     :raises StateConflict: it runs
     :raises InvalidSpec: one of its disks would become smaller
     """
-    # It is about to be started, as a rule.
-    cgroup.prepare_moves()
     make(codec.decode(container_spec.ContainerSpec, spec))
 
 

@@ -317,13 +317,8 @@ def read(volume_id: str, length: int, spool: str) -> None:
             open(device, 'rb', buffering=0) as source, \
             open(output, 'wb', buffering=0, closefd=False) as target:
         while length and (block := source.read(min(length, _COPY))):
-            try:
+            with confined.spool_written():
                 _write(target, block)
-            except OSError as e:
-                if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise exception.NoSpace(
-                    f'{place.state("spool")} is full; make room on this host')
             length -= len(block)
 
 

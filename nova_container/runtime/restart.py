@@ -18,6 +18,7 @@ where it was: it reports the containers it finds ended to ``Restarter.ended``.
 
 import collections.abc
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import threading
@@ -99,23 +100,26 @@ class Restarter:
         self._give_up = give_up
         self._lock = threading.Lock()
         self._pending: dict[str, Plan] = {}
+        # Those that somebody decides about, and whether they ended meanwhile.
+        self._resting: dict[str, bool] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(
             _WORKERS, thread_name_prefix='container-restart')
         self._schedule = schedule.Schedule(self._due, 'container-restarts')
 
     def ended(self, container_id: str) -> None:
         """A container's process has ended."""
-        found = plan(container_id)
+        with self._lock:
+            if container_id in self._resting:
+                self._resting[container_id] = True
+                return
+            found = plan(container_id)
+            if found is not None:
+                self._pending[container_id] = found
         if found is None:
             self._give_up(container_id)
             return
         LOG.info('Container %s has ended; start %s in a row follows in %.1f s',
                  container_id, found.restarts, found.delay)
-        self._plan(found)
-
-    def _plan(self, found: Plan) -> None:
-        with self._lock:
-            self._pending[found.container_id] = found
         self._schedule.after(found.delay, found)
 
     def pending(self, container_id: str) -> bool:
@@ -131,9 +135,26 @@ class Restarter:
         return self.pending(container_id) or plan(container_id) is not None
 
     def cancel(self, container_id: str) -> None:
-        """Somebody else decides about the container now."""
+        """It is not to be started again for now."""
         with self._lock:
             self._pending.pop(container_id, None)
+
+    @contextlib.contextmanager
+    def resting(self, container_id: str) -> collections.abc.Iterator[None]:
+        """Somebody else decides about the container meanwhile.
+
+        One at a time. An end that is told meanwhile is looked at afterwards.
+        """
+        with self._lock:
+            self._pending.pop(container_id, None)
+            self._resting[container_id] = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                ended = self._resting.pop(container_id)
+            if ended:
+                self.ended(container_id)
 
     def stop(self) -> None:
         """End the threads; starts under way are waited for."""
@@ -158,8 +179,7 @@ class Restarter:
         except Exception:
             LOG.exception('Starting container %s again failed',
                           found.container_id)
-            if self._current(found):
-                self._again(found)
+            self._again(found)
             return
         with self._lock:
             if self._pending.get(found.container_id) is found:
@@ -167,10 +187,18 @@ class Restarter:
 
     def _again(self, found: Plan) -> None:
         container_id = found.container_id
-        policy = state.policy(container_id).restart
-        if policy.wants(None, found.restarts):
-            self._plan(Plan(container_id, found.restarts + 1,
-                            restart.delay(found.restarts)))
-        else:
-            self.cancel(container_id)
+        following = None
+        if state.policy(container_id).restart.wants(None, found.restarts):
+            following = Plan(container_id, found.restarts + 1,
+                             restart.delay(found.restarts))
+        with self._lock:
+            if self._pending.get(container_id) is not found:
+                return
+            if following is None:
+                del self._pending[container_id]
+            else:
+                self._pending[container_id] = following
+        if following is None:
             self._give_up(container_id)
+        else:
+            self._schedule.after(following.delay, following)

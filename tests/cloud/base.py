@@ -75,6 +75,32 @@ def connect_to(project: str,
                              compute_api_version='2.93')
 
 
+def openstack_process(*words: str, **settings: str) -> subprocess.Popen[str]:
+    """The OpenStack client, started as the demo user does.
+
+    :param settings: for its environment, as OS_PROJECT_NAME
+    """
+    auth = {f'OS_{name.upper()}': value
+            for name, value in cloud()['auth']['demo'].items()}
+    return subprocess.Popen(
+        [f'{cloud()["venv"]}/bin/openstack', *words], text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={
+            **os.environ, 'OS_CLIENT_CONFIG_FILE': '/dev/null', **auth,
+            **settings})
+
+
+def openstack_command(*words: str,
+                      **settings: str) -> subprocess.CompletedProcess[str]:
+    """The same, run to its end."""
+    with openstack_process(*words, **settings) as process:
+        try:
+            out, error = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(words, process.returncode, out, error)
+
+
 def service_pid(name: str) -> int:
     """Process id of a service of the cloud now, by its supervisor."""
     cloud.cache_clear()

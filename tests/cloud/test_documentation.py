@@ -59,6 +59,9 @@ _ELSEWHERE = {
     'openstack volume create': 'tests/cloud/test_volumes.py',
     'openstack server add volume': 'tests/cloud/test_volumes.py',
     'openstack server create --image mariadb': 'tests/cloud/test_volumes.py',
+    'openstack stack snapshot': 'tests/cloud/test_heat.py',
+    'openstack stack abandon': 'tests/cloud/test_heat.py',
+    'openstack stack adopt': 'tests/cloud/test_heat.py',
     'websocat': 'tests/cloud/test_console.py',
     'nova-container destroy-all':
         'would end containers of others; tests/functional/test_cli.py',
@@ -225,6 +228,8 @@ class ReaderTest(base.CloudTestCase):
             self.reader.network.delete_ip(address)
         for image in self.reader.image.images(owner=self.project.id):
             self.reader.image.delete_image(image)
+        for secret in self.reader.key_manager.secrets():
+            self.reader.key_manager.delete_secret(secret.secret_id)
         self.admin.compute.enable_service(next(
             self.admin.compute.services(binary='nova-compute',
                                         host=self.node['name'])))

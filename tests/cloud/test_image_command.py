@@ -12,13 +12,19 @@
 
 """``openstack container`` as a user calls it."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import socket
+import socketserver
 import subprocess
 import tarfile
 import tempfile
+import threading
+import urllib.parse
+import urllib.request
 import uuid
 
 from tests import archives
@@ -35,6 +41,70 @@ def _blobs(path: pathlib.Path) -> dict[str, str]:
             if member.isfile() and member.name.startswith('blobs/')}
 
 
+class _Forward(socketserver.BaseRequestHandler):
+    """A connection that is passed on."""
+
+    def handle(self):
+        with socket.create_connection(self.server.target) as there:
+            back = threading.Thread(target=self.copy,
+                                    args=(there, self.request))
+            back.start()
+            self.copy(self.request, there, self.server.sending)
+            with contextlib.suppress(OSError):
+                there.shutdown(socket.SHUT_RDWR)
+            back.join()
+
+    @staticmethod
+    def copy(source, target, sending=lambda size: None):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sending(len(data))
+                target.sendall(data)
+
+
+class Glance(socketserver.ThreadingTCPServer):
+    """Glance at another port, where what is sent to it is counted.
+
+    :param limit: bytes after which it takes no more
+    :ivar sent: bytes so far
+    :ivar full: set once the limit was reached
+    """
+
+    daemon_threads = True
+
+    def __init__(self, limit: float = float('inf')):
+        super().__init__(('127.0.0.1', 0), _Forward)
+        glance = urllib.parse.urlsplit(
+            base.connect('admin').image.get_endpoint())
+        self.target = (glance.hostname, glance.port)
+        self.limit, self.sent = limit, 0
+        self.full, self._ended = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return super().__enter__()
+
+    def __exit__(self, *exc_info):
+        self._ended.set()
+        self.shutdown()
+        super().__exit__(*exc_info)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """With which the client finds it."""
+        return {'OS_IMAGE_ENDPOINT_OVERRIDE':
+                f'http://127.0.0.1:{self.server_address[1]}'}
+
+    def sending(self, size: int) -> None:
+        with self._lock:
+            self.sent += size
+        if self.sent > self.limit:
+            self.full.set()
+            self._ended.wait()
+            raise ConnectionAbortedError('the test is over')
+
+
 class ImageCommandTest(base.CloudTestCase):
 
     def setUp(self):
@@ -42,15 +112,10 @@ class ImageCommandTest(base.CloudTestCase):
         self.work = pathlib.Path(self.enterContext(
             tempfile.TemporaryDirectory()))
 
-    def openstack(self, *words: str, ok: bool = True) -> str:
+    def openstack(self, *words: str, ok: bool = True,
+                  **settings: str) -> str:
         """What ``openstack container`` writes, or complains of."""
-        auth = base.cloud()['auth']['demo']
-        program = pathlib.Path(base.cloud()['venv'], 'bin/openstack')
-        done = subprocess.run(
-            [program, 'container', *words], text=True,
-            capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
-            env={**os.environ, 'OS_CLIENT_CONFIG_FILE': '/dev/null', **{
-                f'OS_{name.upper()}': value for name, value in auth.items()}})
+        done = base.openstack_command('container', *words, **settings)
         self.assertEqual(ok, done.returncode == 0, done.stderr)
         return done.stdout if ok else done.stderr
 
@@ -113,6 +178,112 @@ class ImageCommandTest(base.CloudTestCase):
         """All images of the project, by id."""
         return {image.id for hidden in (True, False)
                 for image in self.user.image.images(os_hidden=hidden)}
+
+    def test_interrupted_push_goes_on_with_what_is_missing(self):
+        project = self.new_project()
+        mine = {'OS_PROJECT_NAME': project.name}
+        tenant = base.connect_to(project.name)
+
+        def layers() -> list:
+            return list(tenant.image.images(owner=project.id, is_hidden=True))
+
+        self.addCleanup(lambda: [tenant.image.delete_image(image)
+                                 for image in layers()])
+        oci = archives.OciArchive()
+        path = self.work / 'image.tar'
+        path.write_bytes(oci.save(oci.image(
+            *(archives.files({str(size): os.urandom(size << 20)})
+              for size in (3, 2, 1)), compression='gzip')))
+        words = ('image', 'push', f'oci-archive:{path}', 'test-resumed',
+                 '--parallel', '1', '--format', 'json')
+        with Glance(limit=4 << 20) as glance, base.openstack_process(
+                'container', *words, **mine,
+                **glance.settings) as process:
+            self.assertTrue(glance.full.wait(60))
+            process.kill()
+        self.assertEqual([], list(tenant.image.images(owner=project.id)))
+        with Glance() as glance:
+            made = json.loads(self.openstack(*words, **mine,
+                                             **glance.settings))
+        self.assertEqual((3, 2), (made['layers'], made['uploaded_layers']))
+        self.assertLess(glance.sent, 3.1 * (1 << 20))
+        self.openstack('image', 'pull', made['id'],
+                       f'oci-archive:{path}-back', **mine)
+
+        # One that has one of the layers, and is all that stays.
+        kept = oci.image(archives.files({'kept': b''}))
+        path.write_bytes(oci.save(kept))
+        kept = json.loads(self.openstack(*words, **mine))
+        tenant.image.delete_image(made['id'])
+        # Three, and what the killed one had begun.
+        said = self.openstack('image', 'prune', '--yes', **mine)
+        self.assertIn('4 layers', said)
+        (left,) = layers()
+        self.assertIn(left.name, self.openstack('image', 'show', kept['id'],
+                                                **mine))
+        self.openstack('image', 'delete', kept['id'], '--yes', **mine)
+        self.assertEqual([], layers())
+
+    def test_shared_with_another_project(self):
+        project = self.new_project()
+        theirs = {'OS_PROJECT_NAME': project.name}
+        image = self.push(base.busybox_archive(archives.files(
+            {'new': os.urandom(100)})), 'docker-archive')['id']
+        target = f'oci-archive:{self.work}/back.tar'
+        self.openstack('image', 'pull', image, target, ok=False, **theirs)
+        self.openstack('image', 'set', image, '--shared', '--share-with',
+                       project.id)
+        self.openstack('image', 'pull', image, target, **theirs)
+        self.openstack('image', 'set', image, '--private')
+        self.openstack('image', 'pull', image, target, ok=False, **theirs)
+        self.assertIn('--shared', self.openstack(
+            'image', 'set', image, '--public', '--share-with', project.id,
+            ok=False))
+
+    def test_from_a_registry_and_back(self):
+        registry = self.registry()
+        oci = archives.OciArchive()
+        path = self.work / 'image.tar'
+        path.write_bytes(oci.save(oci.image(
+            functional.busybox_layer(), archives.files({'a': b'1'}),
+            compression='gzip')))
+        subprocess.run(['skopeo', 'copy', '--quiet',
+                        '--dest-tls-verify=false', f'oci-archive:{path}',
+                        f'{registry}/app:1'], check=True)
+        image = json.loads(self.openstack(
+            'image', 'push', f'{registry}/app:1', 'test-registry',
+            '--no-tls-verify', '--format', 'json'))['id']
+        self.addCleanup(self.openstack, 'image', 'delete', image, '--yes')
+        self.openstack('image', 'pull', image, f'{registry}/back:1',
+                       '--no-tls-verify')
+        there, back = (subprocess.run(
+            ['skopeo', 'inspect', '--raw', '--tls-verify=false',
+             f'{registry}/{name}'], check=True, capture_output=True).stdout
+            for name in ('app:1', 'back:1'))
+        self.assertEqual(there, back)
+        self.assertIn('manifest unknown', self.openstack(
+            'image', 'push', f'{registry}/app:2', 'test-none',
+            '--no-tls-verify', ok=False))
+
+    def registry(self) -> str:
+        """A registry on this host, in skopeo's words."""
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            address = f'127.0.0.1:{free.getsockname()[1]}'
+        config = self.work / 'registry.yml'
+        config.write_text(json.dumps({
+            'version': '0.1', 'http': {'addr': address},
+            'storage': {'filesystem': {
+                'rootdirectory': str(self.work / 'registry')}}}))
+        process = subprocess.Popen(
+            ['docker-registry', 'serve', config],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait, 60)
+        self.addCleanup(process.terminate)
+        for _ in base.utils.iterate_timeout(60, 'no registry', wait=0.1):
+            self.assertIsNone(process.poll())
+            with contextlib.suppress(OSError), urllib.request.urlopen(
+                    f'http://{address}/v2/'):
+                return f'docker://{address}'
 
     def test_docker_archive_twice(self):
         archive = base.busybox_archive()

@@ -144,4 +144,11 @@ class SnapshotTest(base.CloudTestCase):
             if self.user.image.find_image(image.id) is None:
                 break
         self.assertEqual('ACTIVE', self.settled(server))
+        # Nor can it write the list of changes.
+        name = f'changes of {server.name}'
+        done = base.openstack_command('container', 'diff', server.id)
+        self.assertEqual(1, done.returncode)
+        self.assertIn('ask the operator', done.stderr)
+        self.assertIsNone(self.user.image.find_image(name))
+        self.assertEqual('ACTIVE', self.settled(server))
         self.assertEqual([], self.new_layers())

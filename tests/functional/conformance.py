@@ -16,6 +16,7 @@ To be run in a process of its own, see ``test_conformance``: Nova's tests patch
 the process that imports them.
 """
 
+import os
 import re
 from unittest import mock
 
@@ -44,6 +45,9 @@ _REFUSED = frozenset((
     'live_migration_force_complete', 'restore', 'soft_delete'))
 
 _PLACES = ('state_path', 'run_path', 'cgroup_parent', 'id_range_start')
+
+# Nova's fixtures tell of another.
+_UNAME = os.uname
 
 
 def _runtime():
@@ -81,6 +85,8 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
         with mock.patch.object(nova_fixtures, 'SysFsPoisonFixture',
                                fixtures.Fixture):
             super().setUp()
+        # And on the kernel that runs.
+        self.useFixture(fixtures.MonkeyPatch('os.uname', _UNAME))
         self._configure()
         self.flags(instance_name_template='%(uuid)s')
         self.useFixture(fixtures.MonkeyPatch(

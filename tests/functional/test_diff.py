@@ -37,6 +37,7 @@ from nova_container.layer import tarwriter
 from nova_container.oci import digest
 from nova_container.privileged import container as privileged
 from nova_container.privileged import disk as disks
+from nova_container.privileged import freezer
 from nova_container.privileged import host
 from nova_container.privileged import layer as layers
 from nova_container.privileged import namespace
@@ -255,8 +256,7 @@ class DiffTest(DiffTestCase):
 
     def test_killed_meanwhile_it_runs_on(self):
         container_id = self.run_container('/bin/sleep', '1000')
-        pathlib.Path(place.container_run(container_id, 'held')).touch()
-        engine.pause(container_id)
+        freezer.hold(container_id)
         host.recover()
         self.assertIs(state.Status.RUNNING, state.read(container_id).status)
         self.assertFalse(os.path.exists(

@@ -132,6 +132,23 @@ class ArchiveKindTest(base.RuntimeTestCase):
             *pieces, raw_config=archives.config(layers)))
 
 
+class DepthTest(base.RuntimeTestCase):
+
+    def add_deep(self, count: int):
+        """An image whose layers each add a file and change another."""
+        return self.add_image(archives.docker_archive(
+            base.busybox_layer(), *(
+                archives.files({'said': b'%d\n' % number, f'd/{number}': b''})
+                for number in range(1, count))))
+
+    def test_deep_images_and_too_deep_ones(self):
+        image = self.add_deep(130)
+        self.assertEqual('129\n129\n', self.shell(
+            'cat /said; ls /d | wc -l', image=image))
+        with self.assertRaisesRegex(exception.ImageInvalid, '501 layers'):
+            self.add_deep(501)
+
+
 class RootFileSystemTest(base.RuntimeTestCase):
     """A plain tar of a system, as mmdebstrap or an LXC template makes it."""
 

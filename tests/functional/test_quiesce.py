@@ -17,7 +17,6 @@ import errno
 import os
 import pathlib
 import shutil
-import subprocess
 import unittest.mock
 
 from nova_container import exception
@@ -58,16 +57,10 @@ class QuiesceTest(test_volume.VolumeTestCase):
     @contextlib.contextmanager
     def copy(self, device: str, offset: int = 0):
         """What the storage has of a volume, as a file system elsewhere."""
-        image, target = self.directory / 'copy', self.directory / 'target'
+        image = self.directory / 'copy'
         shutil.copy(self.backing_file(device), image)
-        target.mkdir()
-        subprocess.run(['mount', '-o', f'loop,offset={offset}', image,
-                        target], check=True)
-        try:
+        with self.mounted(image, offset) as target:
             yield target
-        finally:
-            subprocess.run(['umount', target], check=True)
-            target.rmdir()
 
     @staticmethod
     def backing_file(device: str) -> str:

@@ -26,7 +26,9 @@ import uuid
 from nova_container.cli import main
 from nova_container.cli import owner
 from nova_container import exception
+from nova_container.image import store
 from nova_container.image import thin
+from nova_container.image import trust
 from nova_container.oci import digest
 from nova_container.oci import manifest
 from nova_container.privileged import layer as privileged
@@ -148,6 +150,61 @@ class OutsideTest(test_unpack.UnpackTestCase):
         for thread in threads:
             thread.join()
         self.assertEqual(3, len(glance.fetched))
+
+
+class TrustTest(test_unpack.UnpackTestCase):
+    """Images whose signature somebody asks for."""
+
+    def setUp(self):
+        super().setUp()
+        self.archive = archives.docker_archive(
+            archives.files({'a': uuid.uuid4().bytes}))
+        self.fetched = 0
+
+    def boot(self, *certificates: str, ask: bool = True,
+             archive: bytes | None = None):
+        def fetch(file):
+            self.fetched += 1
+            if ask and 'nobody' in certificates:
+                raise exception.ImageUntrusted('not signed')
+            file.write(archive or self.archive)
+
+        return self.store.ensure(
+            'image', fetch, trust=trust.Trust(
+                frozenset(certificates) or None) if ask else None)
+
+    def test_checked_once_for_each_who_trusts_others(self):
+        image = self.boot(ask=False)
+        made = os.stat(self.tree(image.layers[0])).st_ctime_ns
+        for count, certificates in (
+                (2, ()), (2, ()), (3, ('one',)), (3, ()), (3, ('one',)),
+                (3, ('one', 'two')), (4, ('two',)), (5, ('one',))):
+            self.assertEqual(image, self.boot(*certificates))
+            self.assertEqual(count, self.fetched, certificates)
+        # What is known outlives the service.
+        self.store = store.ImageStore(str(self.state))
+        self.addCleanup(self.store.close)
+        self.boot('one')
+        self.boot(ask=False)
+        self.assertEqual(5, self.fetched)
+        # Its layer was compared, not unpacked again.
+        self.assertEqual(made,
+                         os.stat(self.tree(image.layers[0])).st_ctime_ns)
+
+    def test_one_that_is_not_trusted_stays_for_those_who_do_not_ask(self):
+        image = self.boot(ask=False)
+        for _ in range(2):
+            with self.assertRaisesRegex(exception.ImageUntrusted, 'not sign'):
+                self.boot('nobody')
+        self.assertEqual(image, self.boot(ask=False))
+        self.assertEqual(3, self.fetched)
+
+    def test_what_is_used_is_what_was_checked(self):
+        mine = self.boot(ask=False)
+        other = archives.docker_archive(archives.files({'b': b''}))
+        checked = self.boot('one', archive=other)
+        self.assertNotEqual(mine.layers, checked.layers)
+        self.assertEqual(checked, self.boot(ask=False))
 
 
 class ExpiryTest(test_unpack.UnpackTestCase):

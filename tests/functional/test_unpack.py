@@ -14,6 +14,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -663,19 +664,29 @@ class UmociTest(UnpackTestCase):
                         stat.S_ISBLK(status.st_mode):
                     # The container's own are made when it starts.
                     continue
-                content = (os.readlink(path)
-                           if stat.S_ISLNK(status.st_mode)
-                           else pathlib.Path(path).read_bytes()
-                           if stat.S_ISREG(status.st_mode) else None)
-                attributes = {
-                    key: os.getxattr(path, key, follow_symlinks=False)
-                    for key in os.listxattr(path, follow_symlinks=False)
-                    if key != 'security.capability'}
                 found[os.path.relpath(path, root)] = (
                     status.st_mode, status.st_uid - base,
                     status.st_gid - base, status.st_mtime_ns,
-                    status.st_nlink if files else 0, content, attributes)
+                    0 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
+                    self.content(path, status.st_mode), {
+                        key: self.attribute(path, key) for key in
+                        os.listxattr(path, follow_symlinks=False)})
         return found
+
+    @staticmethod
+    def content(path: str, mode: int) -> str | None:
+        if stat.S_ISLNK(mode):
+            return os.readlink(path)
+        if not stat.S_ISREG(mode):
+            return None
+        with open(path, 'rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+
+    @staticmethod
+    def attribute(path: str, key: str) -> bytes:
+        value = os.getxattr(path, key, follow_symlinks=False)
+        # Without whose root it is good for, which is another one.
+        return value[4:20] if key == 'security.capability' else value
 
     def test_small_tree(self):
         self.compare(archives.tar(
@@ -686,13 +697,16 @@ class UmociTest(UnpackTestCase):
             archives.directory('var', mode=0o1777, uid=33, gid=34, mtime=9),
             archives.symlink('var/link', '../etc/passwd', uid=5, mtime=3),
             archives.entry('var/note', b'', mtime=4, pax_headers={
-                'SCHILY.xattr.user.note': 'v'})))
+                'SCHILY.xattr.user.note': 'v'}),
+            archives.entry('ping', b'', mtime=5, pax_headers={
+                'SCHILY.xattr.security.capability':
+                    _CAPABILITY.decode('utf-8', 'surrogateescape')})))
 
-    def compare(self, layer: bytes) -> None:
+    def compare(self, *layers: bytes) -> dict[str, tuple]:
+        """What is there, as umoci and the store have it."""
         oci = archives.OciArchive()
-        content = oci.save(oci.image(
-            layer, compression='gzip', annotations={
-                'org.opencontainers.image.ref.name': 'test'}))
+        content = oci.save(oci.image(*layers, annotations={
+            'org.opencontainers.image.ref.name': 'test'}))
         layout, bundle = self.state / 'layout', self.state / 'bundle'
         layout.mkdir()
         subprocess.run(['tar', '-x', '-C', str(layout)], input=content,
@@ -700,5 +714,19 @@ class UmociTest(UnpackTestCase):
         subprocess.run(['umoci', 'unpack', '--image', f'{layout}:test',
                         str(bundle)], check=True, capture_output=True)
         image = self.add(content)
-        self.assertEqual(self.describe(bundle / 'rootfs', 0),
-                         self.describe(self.tree(image.layers[0]), _BASE))
+        mine = self.state / 'mine'
+        mine.mkdir()
+        # One layer alone is none to overlay.
+        empty = self.state / 'empty'
+        empty.mkdir()
+        lower = ':'.join(str(path) for path in (
+            *map(self.tree, reversed(image.layers)), empty))
+        subprocess.run(['mount', '-t', 'overlay', '-o',
+                        f'ro,userxattr,lowerdir={lower}', 'overlay',
+                        str(mine)], check=True)
+        try:
+            found = self.describe(mine, _BASE)
+        finally:
+            subprocess.run(['umount', str(mine)], check=True)
+        self.assertEqual(self.describe(bundle / 'rootfs', 0), found)
+        return found

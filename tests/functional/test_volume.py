@@ -41,6 +41,19 @@ class VolumeTestCase(base.RuntimeTestCase):
         self.directory = pathlib.Path(tempfile.mkdtemp(dir='/var/tmp'))
         self.addCleanup(shutil.rmtree, self.directory)
 
+    @contextlib.contextmanager
+    def mounted(self, source, offset: int = 0):
+        """The file system on a device or in a file, outside a container."""
+        target = self.directory / 'mounted'
+        target.mkdir()
+        subprocess.run(['mount', '-o', f'loop,offset={offset}', source,
+                        target], check=True)
+        try:
+            yield target
+        finally:
+            subprocess.run(['umount', target], check=True)
+            target.rmdir()
+
     def device(self, size: int = 64 * _MIB) -> str:
         """A blank block device."""
         image = self.directory / uuid.uuid4().hex
@@ -355,19 +368,6 @@ class BootTest(VolumeTestCase):
         return self.run_container(*FOREVER, size=disk.Disk(
             boot=disk.BootVolume(name, self.OFFSET)), **fields)
 
-    @contextlib.contextmanager
-    def writable_layer(self, device: str):
-        """Where a tenant has mounted what is behind the archive."""
-        target = self.directory / 'layer'
-        target.mkdir()
-        subprocess.run(['mount', '-o', f'loop,offset={self.OFFSET}', device,
-                        target], check=True)
-        try:
-            yield target
-        finally:
-            subprocess.run(['umount', target], check=True)
-            target.rmdir()
-
     def test_what_is_written_stays(self):
         device = self.device(160 * _MIB)
         with open(device, 'r+b') as file:
@@ -435,7 +435,8 @@ class BootTest(VolumeTestCase):
         secret = self.directory / 'secret'
         secret.mkdir()
         for link in ('upper', 'work', 'nested', 'nested/docker', 'upper.new'):
-            with self.subTest(link), self.writable_layer(device) as layer:
+            with self.subTest(link), \
+                    self.mounted(device, self.OFFSET) as layer:
                 path = layer / link
                 if path.exists():
                     path.rename(f'{path}.real')
@@ -443,7 +444,7 @@ class BootTest(VolumeTestCase):
             with self.assertRaisesRegex(exception.InvalidSpec,
                                         'not a directory'):
                 engine.create(container_id)
-            with self.writable_layer(device) as layer:
+            with self.mounted(device, self.OFFSET) as layer:
                 path = layer / link
                 path.unlink()
                 if os.path.exists(f'{path}.real'):

@@ -38,7 +38,7 @@ _DESCRIPTION = """\
 Run a real OpenStack with this driver on one machine: MariaDB, RabbitMQ, OVN,
 keystone, glance, placement, nova, neutron, heat and horizon. Every compute
 node is a network namespace; the machine's own network is left alone.
-With --volumes it has Cinder, too.
+With --volumes it has Cinder, too, with --key-manager Barbican.
 """
 _EXAMPLE = """\
 example:
@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         '--volumes', action='store_true',
         help='with block storage: Cinder, on Ceph and on NFS (default: as '
         'before, without at first)')
+    command.add_argument(
+        '--key-manager', action='store_true',
+        help='with a key manager, Barbican, for the certificates of signed '
+        'images (default: as before, without at first)')
 
     command = commands.add_parser(
         'down', help='stop everything; leave databases and virtualenv',
@@ -148,7 +152,8 @@ def _load(root: pathlib.Path) -> dict[str, ty.Any]:
 def _known(root: pathlib.Path) -> plan.Plan:
     saved = _load(root)
     return plan.Plan.of(root, saved['nodes'], saved['driver'],
-                        saved.get('volumes', False))
+                        saved.get('volumes', False),
+                        saved.get('key_manager', False))
 
 
 def _existing(root: pathlib.Path) -> plan.Plan:
@@ -181,14 +186,17 @@ def _up(arguments: argparse.Namespace) -> int:
         raise plan.Failure(
             f'this cloud has servers of the {saved["driver"]} driver: '
             'tools/cloud down --purge first, or use another --dir')
-    volumes = arguments.volumes or saved.get('volumes', False)
-    cloud = plan.Plan.of(root, nodes, driver, volumes)
+    cloud = plan.Plan.of(
+        root, nodes, driver,
+        arguments.volumes or saved.get('volumes', False),
+        arguments.key_manager or saved.get('key_manager', False))
     up.check(cloud)
     with _lock():
         _claim(root)
         marks.write(root / 'data/plan.json', json.dumps(
             {'nodes': len(cloud.nodes), 'driver': cloud.driver,
-             'volumes': cloud.volumes}))
+             'volumes': cloud.volumes,
+             'key_manager': cloud.key_manager}))
         report = progress.Reporter()
         run = up.Up(cloud, report)
         if not run.run():

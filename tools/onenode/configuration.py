@@ -31,6 +31,8 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
     layout = cloud.layout
     secret = passwords.load(layout)
     return {
+        'barbican_kek': passwords.fernet_key(secret['barbican']),
+        'barbican_url': url('barbican'),
         'auth_url': url('keystone', '/v3'),
         'compute_driver': plan.DRIVERS[cloud.driver],
         'compute_user': plan.COMPUTE_USER,
@@ -115,6 +117,8 @@ def write_all(cloud: plan.Plan) -> bool:
         put(etc / 'cinder/rootwrap.conf', 'cinder-rootwrap.conf', mode=0o644,
             **storage)
         put(etc / 'cinder/nfs_shares', 'nfs_shares', **storage)
+    if cloud.key_manager:
+        put(etc / 'barbican/barbican.conf', 'barbican.conf', 'barbican')
     nova = compute_user.group_of(plan.COMPUTE_USER)
     for node in cloud.nodes:
         mine = _node_values(node)

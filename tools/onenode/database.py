@@ -29,6 +29,7 @@ SCHEMAS = {
     'neutron': ('neutron',),
     'heat': ('heat',),
     'cinder': ('cinder',),
+    'barbican': ('barbican',),
     'nova': ('nova_api', 'nova_cell0', 'nova_cell1'),
 }
 
@@ -100,6 +101,9 @@ def _commands(layout: plan.Layout, name: str
         yield *manage('heat-manage', 'heat/heat.conf'), 'db_sync'
     elif name == 'cinder':
         yield *manage('cinder-manage', 'cinder/cinder.conf'), 'db', 'sync'
+    elif name == 'barbican':
+        yield ('env', f'HOME={etc}/barbican', venv / 'barbican-db-manage',
+               'upgrade')
     elif name == 'nova':
         nova = manage('nova-manage', 'nova/nova.conf')
         password = passwords.load(layout)['database']

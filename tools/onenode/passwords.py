@@ -21,7 +21,7 @@ from onenode import marks
 from onenode import plan
 
 _NAMES = ('admin', 'demo', 'service', 'database', 'rabbitmq', 'metadata',
-          'heat', 'horizon', 'erlang')
+          'heat', 'horizon', 'erlang', 'barbican')
 
 
 def load(layout: plan.Layout) -> dict[str, str]:
@@ -37,6 +37,11 @@ def load(layout: plan.Layout) -> dict[str, str]:
     want = {name: have.get(name) or secrets.token_hex(16) for name in _NAMES}
     marks.write(path, json.dumps(want, indent=1), 0o600)
     return want
+
+
+def fernet_key(password: str) -> str:
+    """A password of 32 digits as a key that Fernet takes."""
+    return base64.urlsafe_b64encode(password.encode()).decode()
 
 
 def create_key_repository(path: os.PathLike) -> None:

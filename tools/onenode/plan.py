@@ -50,6 +50,7 @@ DRIVERS = {
 PORTS = {
     'keystone': 5000,
     'heat-api': 8004,
+    'barbican': 9311,
     'cinder-api': 8776,
     'horizon': 8080,
     'nova-api': 8774,
@@ -237,20 +238,23 @@ class Plan:
     """One cloud, as it is to be.
 
     :ivar volumes: it has block storage: Cinder, on Ceph and on NFS.
+    :ivar key_manager: it has one: Barbican.
     """
 
     layout: Layout
     nodes: tuple[Node, ...]
     driver: str
     volumes: bool = False
+    key_manager: bool = False
 
     @classmethod
     def of(cls, root: pathlib.Path, nodes: int, driver: str,
-           volumes: bool = False) -> 'Plan':
+           volumes: bool = False, key_manager: bool = False) -> 'Plan':
         if not 1 <= nodes <= MAX_NODES:
             raise ValueError(f'{nodes} nodes: between 1 and {MAX_NODES} work')
         layout = Layout(root)
         return cls(layout=layout, driver=driver, volumes=volumes,
+                   key_manager=key_manager,
                    nodes=tuple(Node(index, layout)
                                for index in range(1, nodes + 1)))
 

@@ -241,7 +241,8 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
              '--procname-prefix', f'{name} ',
              '--http-socket', f'{plan.LOOPBACK}:{port}',
              '--http-socket', f'{plan.MANAGEMENT}:{port}',
-             '--module', f'{module}:application', *arguments),
+             *(('--module', f'{module}:application') if module else ()),
+             *arguments),
             needs=('memcached', *needs), ready=Http(port, path),
             configs=(etc / 'uwsgi.ini', *(etc / c for c in configs)), env=env)
 
@@ -307,6 +308,13 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
                path='/auth/login/',
                arguments=('--static-map',
                           f'/static={layout.data}/horizon/static'))
+    if cloud.key_manager:
+        # It looks for its configuration in its home directory.
+        yield wsgi('barbican', '', ('database barbican', 'keystone'),
+                   ('barbican/barbican.conf',),
+                   (('HOME', f'{etc}/barbican'),),
+                   arguments=('--paste', f'config:{layout.venv}/etc/barbican/'
+                              'barbican-api-paste.ini'))
     if not cloud.volumes:
         return
     cinder = ('database cinder', 'rabbitmq', 'keystone')
@@ -339,6 +347,8 @@ def endpoints(cloud: plan.Plan) -> dict[str, dict[str, str]]:
         ('compute', 'nova', 'nova-api', '/v2.1'),
         ('network', 'neutron', 'neutron-api', ''),
         ('orchestration', 'heat', 'heat-api', '/v1/%(tenant_id)s')]
+    if cloud.key_manager:
+        entries.append(('key-manager', 'barbican', 'barbican', ''))
     if cloud.volumes:
         # Heat looks for the older type.
         entries += [

@@ -92,6 +92,7 @@ def collect(cloud: plan.Plan) -> dict[str, ty.Any]:
         'dir': str(layout.root), 'venv': str(layout.venv),
         'dashboard': f'http://127.0.0.1:{plan.PORTS["horizon"]}',
         'driver': cloud.driver, 'volumes': cloud.volumes,
+        'key_manager': cloud.key_manager,
         'ok': not problems, 'problems': problems,
         'clouds_yaml': str(layout.clouds_yaml),
         'nodes': [{

@@ -122,7 +122,8 @@ class Up:
         yield step('database account', database.create_account, 'mariadb',
                    logged=False)
         for name in database.SCHEMAS:
-            if name == 'cinder' and not self.cloud.volumes:
+            if not {'cinder': self.cloud.volumes,
+                    'barbican': self.cloud.key_manager}.get(name, True):
                 continue
             yield progress.Step(
                 f'database {name}',

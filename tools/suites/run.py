@@ -71,7 +71,7 @@ def _tests(wanted: suite.Suite) -> dict[str, list[str]]:
 def _cloud_environment(log: pathlib.Path) -> dict[str, str]:
     """Have a cloud that runs this clone's driver; its clients' settings."""
     if status := _follow([str(_CLOUD), 'up', '--nodes', '2',
-                         '--volumes'], log):
+                         '--volumes', '--key-manager'], log):
         raise plan.Failure(f'exit status {status} from tools/cloud up', log)
     shell = command.output(['bash', '-c', f'set -e; settings="$({_CLOUD} '
                             'openrc)"; eval "$settings"; env -0'])

@@ -43,7 +43,7 @@ def main(wanted: dict[str, ty.Any]) -> None:
             name=name, password=password, domain_id=domain.id)
 
     for name in ('glance', 'placement', 'nova', 'neutron', 'heat',
-                 'cinder'):
+                 'cinder', 'barbican'):
         account = user(name, passwords['service'], default)
         for role in ('admin', 'service'):
             keystone.assign_project_role_to_user(
