@@ -77,6 +77,12 @@ class DashboardTestCase(base.CloudTestCase):
         if confirm:
             self.browser.click(_CONFIRM, confirm)
 
+    def assert_nobody_else_asked(self) -> None:
+        """The pages since the last call came from this cloud alone."""
+        self.assertEqual(set(), {
+            host for host in self.browser.hosts()
+            if host.split(':')[0] not in ('127.0.0.1', '172.31.1.1')})
+
 
 class InstanceTest(DashboardTestCase):
 
@@ -107,10 +113,7 @@ class InstanceTest(DashboardTestCase):
 
         self.instance('Delete Instance', 'Delete Instance')
         window.wait(lambda: self.server() is None)
-        self.assertEqual(
-            set(), {host for host in window.hosts()
-                    if host.split(':')[0] not in ('127.0.0.1', '172.31.1.1')},
-            'hosts outside were asked')
+        self.assert_nobody_else_asked()
 
     def server(self):
         return next(iter(self.user.compute.servers(name=self.name)), None)
@@ -338,6 +341,7 @@ class PanelTestCase(DashboardTestCase, stacks.StackTestCase):
         nodes = json.loads(window.driver.find_element(
             By.ID, 'd3_data').get_dom_attribute('data-d3_data'))['nodes']
         window.picture('stack-topology')
+        self.assert_nobody_else_asked()
         return {node['name']: node['status'] for node in nodes
                 if node['name'] != self.name}
 
