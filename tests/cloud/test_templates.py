@@ -176,7 +176,7 @@ class TemplatesTest(DemoTestCase):
         """Balanced; then three of another image."""
         stack = self.demo('web-tier')
         address = self.outputs(stack)['address']
-        self.assertIn('Welcome to nginx', Blog(address).get())
+        self.assertIn('Hello from web-', Blog(address).get())
         balancer = self.physical(stack)['balancer']
         stack = self.again(
             stack, 'web_tier.yaml', size=3, image=self.upload(
