@@ -338,6 +338,14 @@ class PanelTestCase(DashboardTestCase, stacks.StackTestCase):
         window.open(f'/project/stacks/stack/{stack.id}/')
         window.find('#stack_box', 'Create Complete')
         window.find('g.node image')
+        places: list[list[str]] = [[]]
+
+        def drawn():
+            places.append([
+                node.get_dom_attribute('transform') for node in
+                window.driver.find_elements(By.CSS_SELECTOR, 'g.node')])
+            return places[-1] == places[-2]
+        window.wait(drawn)
         nodes = json.loads(window.driver.find_element(
             By.ID, 'd3_data').get_dom_attribute('data-d3_data'))['nodes']
         window.picture('stack-topology')
