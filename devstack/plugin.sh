@@ -45,8 +45,6 @@ function configure_nova_container_compute {
     iniset "$NOVA_CONF" container run_path "$NOVA_CONTAINER_RUN_PATH"
     iniset "$NOVA_CONF" container cgroup_parent "$NOVA_CONTAINER_CGROUP_PARENT"
     iniset "$NOVA_CONF" container oci_runtime "$NOVA_CONTAINER_OCI_RUNTIME"
-    # A container has no screen.
-    iniset "$NOVA_CONF" vnc enabled False
 
     sudo install -d -o root -g root -m 755 "$NOVA_CONF_DIR/rootwrap.d"
     sudo install -o root -g root -m 644 \
@@ -115,7 +113,7 @@ function upload_nova_container_image {
 # Only what the driver can do is to be tried.
 function configure_nova_container_tempest {
     local feature
-    for feature in live_migration vnc_console spice_console rescue \
+    for feature in live_migration spice_console rescue \
             rdp_console swap_volume personality; do
         iniset "$TEMPEST_CONFIG" compute-feature-enabled $feature False
     done

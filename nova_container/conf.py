@@ -134,6 +134,14 @@ empty where that is not wanted: volumes are devices only then.
 Seconds that a server is held still at most while snapshots of its volumes are
 made. Nova lets it go when they are ready, unless its API is killed meanwhile.
 """),
+    cfg.StrOpt(
+        'console_font',
+        default='/usr/share/consolefonts/Unifont-APL8x16.psf.gz',
+        help="""
+Font of graphical consoles (``[vnc] enabled``): a PSF file, compressed or not,
+with glyphs of 8 by 16 pixels and a table of characters. The default is that
+of the package psf-unifont; without the file there are serial consoles only.
+"""),
     cfg.IntOpt(
         'log_size', default=10 * 1024 * 1024, min=65536,
         help="""

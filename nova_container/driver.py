@@ -27,6 +27,7 @@ from nova.virt import hardware
 from oslo_log import log
 
 from nova_container.compute import config_drive
+from nova_container.compute import consoles
 from nova_container.compute import courier
 from nova_container.compute import device_metadata
 from nova_container.compute import diagnostics
@@ -43,7 +44,6 @@ from nova_container.compute import password
 from nova_container.compute import port
 from nova_container.compute import quiescing
 from nova_container.compute import rescue
-from nova_container.compute import serial_console
 from nova_container.compute import snapshot
 from nova_container.compute import unsupported
 from nova_container.compute import volume_driver
@@ -120,7 +120,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._settler = None
         self._quiescer = None
         self._maintenance = None
-        self._consoles = serial_console.SerialConsoles()
+        self._consoles = consoles.Consoles()
 
     def init_host(self, host):
         removed = engine.setup(os.getuid(), os.getgid())
@@ -414,7 +414,11 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     def get_serial_console(self, context, instance):
         with fault.translated(instance):
-            return self._consoles.connection(instance)
+            return self._consoles.serial(instance)
+
+    def get_vnc_console(self, context, instance):
+        with fault.translated(instance):
+            return self._consoles.graphical(instance)
 
     def get_instance_diagnostics(self, instance):
         with fault.translated(instance):

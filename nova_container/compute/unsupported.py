@@ -20,7 +20,6 @@ _OPERATIONS = {
     'check_can_live_migrate_source': 'live migration',
     'get_mks_console': 'a graphical console',
     'get_spice_console': 'a graphical console',
-    'get_vnc_console': 'a graphical console',
     'live_migration': 'live migration',
     'mount_share': 'mounting a share',
     'pre_live_migration': 'live migration',

@@ -21,7 +21,9 @@ comes later is shown the last of what was written. It is
   while, else, in an image without one,
 * what the process writes, without input.
 
-The size of the terminal is that of the viewer who told it last.
+The size of the terminal is that of the viewer who told it last. A viewer of
+the remote framebuffer protocol is shown a screen, whose size does not change
+as long as it is connected.
 """
 
 import collections.abc
@@ -43,9 +45,12 @@ from oslo_log import log
 from nova_container import exception
 from nova_container.runtime import attachment
 from nova_container.runtime import console as console_log
+from nova_container.runtime import console_font
 from nova_container.runtime import console_input
 from nova_container.runtime import engine
+from nova_container.runtime import rfb
 from nova_container.runtime import schedule
+from nova_container.runtime import screen
 from nova_container.runtime import state
 
 LOG = log.getLogger(__name__)
@@ -56,11 +61,12 @@ GRACE = 300.0
 # What a viewer who comes later is shown, bytes.
 _HISTORY = 16384
 
-# Bytes that one console passes on in a tick, seconds, and that a viewer may
-# be behind. While a console is not read its container's writes wait, as on a
-# serial line.
+# Bytes that one console passes on, or draws, in a tick, seconds, and that a
+# viewer may be behind. While a console is not read its container's writes
+# wait, as on a serial line.
 _TICK = 0.05
 _PASS_MAX = 65536
+_DRAW_MAX = 4096
 _BEHIND_MAX = 65536
 
 # Seconds until a connection that does not say, or take, anything is closed.
@@ -70,6 +76,9 @@ _VIEWERS_MAX = 16
 
 _NO_SHELL = b'[the image has no shell: this shows what its process writes]\r\n'
 _ENDED = b'\r\n[the console has ended]\r\n'
+
+# What a viewer wants, in the path that it names.
+_TERMINAL, _SCREEN = 'terminal', 'screen'
 
 
 class _Console:
@@ -84,6 +93,7 @@ class _Console:
         self.viewers: set[_Viewer] = set()
         self.idle_since = time.monotonic()
         self.history = bytearray(history)
+        self.screen: screen.Screen | None = None
         self._passed, self._since = 0, 0.0
 
     def keep(self, data: bytes) -> None:
@@ -96,7 +106,8 @@ class _Console:
         if now - self._since >= _TICK:
             self._passed, self._since = 0, now
         self._passed += size
-        return self._passed > _PASS_MAX or self.behind()
+        return (self._passed > (_DRAW_MAX if self.screen else _PASS_MAX)
+                or self.behind())
 
     def behind(self) -> bool:
         return any(len(viewer.unsent) > _BEHIND_MAX
@@ -104,13 +115,14 @@ class _Console:
 
 
 class _Viewer:
-    """A connection: a request first, then a terminal."""
+    """A connection: a request first, then a terminal, or a screen."""
 
     def __init__(self, connection: socket.socket):
         self.socket = connection
         self.console: _Console | None = None
         self.request = b''
         self.input = console_input.ConsoleInput()
+        self.session: rfb.Session | None = None
         self.unsent = bytearray()
         self.closing = False
         self.deadline = time.monotonic() + _SILENCE_MAX
@@ -157,9 +169,9 @@ class ConsoleServer:
     """
 
     def __init__(self, listener: socket.socket):
-        self._listener = listener
-        self._listener.setblocking(False)
+        self._listeners: list[socket.socket] = []
         self._key = secrets.token_bytes(32)
+        self._font: console_font.Font | None = None
         self._consoles: dict[str, _Console] = {}
         self._viewers: set[_Viewer] = set()
         self._resting: set[_Console] = set()
@@ -168,8 +180,7 @@ class ConsoleServer:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ,
-                                self._accept)
+        self._add(listener)
         self._selector.register(self._wake, selectors.EVENT_READ, self._called)
         self._ends = schedule.Schedule(self._end_idle,
                                        'container-console-ends')
@@ -179,12 +190,28 @@ class ConsoleServer:
 
     @property
     def port(self) -> int:
-        return self._listener.getsockname()[1]
+        """Where it listens since its beginning."""
+        return self._listeners[0].getsockname()[1]
 
-    def path(self, container_id: str) -> str:
-        """What a viewer has to name, and nobody else can."""
-        key = hmac.new(self._key, container_id.encode(), hashlib.sha256)
-        return f'/{container_id}/{key.hexdigest()}'
+    def listen(self, listener: socket.socket) -> None:
+        """Listen to another socket, too."""
+        self._call(functools.partial(self._add, listener))
+
+    def path(self, container_id: str,
+             font: console_font.Font | None = None) -> str:
+        """What a viewer has to name, and nobody else can.
+
+        :param font: for a viewer of the remote framebuffer protocol
+        """
+        kind = _TERMINAL if font is None else _SCREEN
+        if font is not None:
+            self._font = font
+        return self._path(container_id, kind)
+
+    def _path(self, container_id: str, kind: str) -> str:
+        key = hmac.new(self._key, f'{container_id}/{kind}'.encode(),
+                       hashlib.sha256)
+        return f'/{container_id}/{kind}/{key.hexdigest()}'
 
     def offer(self, container_id: str) -> None:
         """Have the console of a container ready for a viewer.
@@ -265,8 +292,15 @@ class ConsoleServer:
         for viewer in list(self._viewers):
             self._drop(viewer)
         self._selector.close()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         os.close(self._wake)
+
+    def _add(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self._listeners.append(listener)
+        self._selector.register(listener, selectors.EVENT_READ,
+                                functools.partial(self._accept, listener))
 
     def _listen_to(self, console: _Console) -> None:
         self._selector.register(console.attached, selectors.EVENT_READ,
@@ -284,11 +318,18 @@ class ConsoleServer:
         if not console.terminal:
             data = data.replace(b'\n', b'\r\n')
         console.keep(data)
-        for viewer in list(console.viewers):
-            self._send(viewer, data)
+        self._show(console, data)
         if console.too_much(len(data)):
             self._selector.unregister(console.attached)
             self._resting.add(console)
+
+    def _show(self, console: _Console, data: bytes) -> None:
+        answer = console.screen.feed(data) if console.screen else b''
+        if answer and all(viewer.session for viewer in console.viewers):
+            self._typed(console, answer)
+        for viewer in list(console.viewers):
+            self._send(viewer, viewer.session.update() if viewer.session
+                       else data)
 
     def _end(self, console: _Console) -> None:
         if self._consoles.get(console.id) is not console:
@@ -299,13 +340,13 @@ class ConsoleServer:
         else:
             self._selector.unregister(console.attached)
         console.attached.close()
-        for viewer in list(console.viewers):
+        for viewer in console.viewers:
             viewer.closing = True
-            self._send(viewer, _ENDED)
+        self._show(console, _ENDED)
 
-    def _accept(self, _: int) -> None:
+    def _accept(self, listener: socket.socket, _: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            connection, _ = self._listener.accept()
+            connection, _ = listener.accept()
             connection.setblocking(False)
             # A proxy that has gone without a word is noticed.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -331,7 +372,7 @@ class ConsoleServer:
         elif viewer.console is None:
             self._requested(viewer, data)
         elif not viewer.closing:
-            self._typed(viewer.console, viewer, data)
+            self._received(viewer.console, viewer, data)
 
     def _requested(self, viewer: _Viewer, data: bytes) -> None:
         viewer.request += data
@@ -340,40 +381,71 @@ class ConsoleServer:
             if len(head) > _REQUEST_MAX:
                 self._drop(viewer)
             return
-        console = self._find(head.split(b'\r\n')[0])
-        if console is None or len(console.viewers) >= _VIEWERS_MAX:
+        found = self._find(head.split(b'\r\n')[0])
+        if found is None or len(found[0].viewers) >= _VIEWERS_MAX:
             viewer.closing = True
             self._send(viewer, b'HTTP/1.1 404 Not Found\r\n\r\n')
             return
+        console, kind = found
         viewer.console = console
         console.viewers.add(viewer)
-        self._send(viewer, b'HTTP/1.1 200 OK\r\n\r\n'
-                   + (viewer.input.ask() if console.terminal else b'')
-                   + console_input.replay(console.history))
+        self._send(viewer, b'HTTP/1.1 200 OK\r\n\r\n' + (
+            self._screen(console, viewer) if kind == _SCREEN else
+            (viewer.input.ask() if console.terminal else b'')
+            + console_input.replay(console.history)))
         if rest:
-            self._typed(console, viewer, rest)
+            self._received(console, viewer, rest)
 
-    def _find(self, request: bytes) -> _Console | None:
+    def _screen(self, console: _Console, viewer: _Viewer) -> bytes:
+        """Begin to show a screen; how the protocol begins."""
+        if console.screen is None:
+            console.screen = screen.Screen()
+            console.screen.feed(console_input.replay(console.history))
+            self._resize(console, screen.ROWS, screen.COLUMNS)
+        assert self._font is not None
+        viewer.session = rfb.Session(console.screen, self._font, console.id)
+        return viewer.session.greeting()
+
+    def _find(self, request: bytes) -> tuple[_Console, str] | None:
         words = request.decode(errors='replace').split(' ')
         if len(words) != 3 or words[0] != 'CONNECT':
             return None
         console = self._consoles.get(words[1].split('/')[1]
                                      if words[1].startswith('/') else '')
-        if console is None or not hmac.compare_digest(
-                self.path(console.id).encode(), words[1].encode()):
+        if console is None:
             return None
-        return console
+        for kind in _TERMINAL, _SCREEN:
+            if hmac.compare_digest(self._path(console.id, kind).encode(),
+                                   words[1].encode()):
+                return console, kind
+        return None
 
-    def _typed(self, console: _Console, viewer: _Viewer,
-               data: bytes) -> None:
-        keys, size = viewer.input.feed(data)
-        if not console.terminal:
+    def _received(self, console: _Console, viewer: _Viewer,
+                  data: bytes) -> None:
+        if viewer.session is None:
+            keys, size = viewer.input.feed(data)
+            if size is not None and console.screen is None:
+                self._resize(console, *size)
+            self._typed(console, keys)
             return
-        if size is not None:
+        try:
+            keys, answer = viewer.session.feed(data)
+        except rfb.ProtocolError as e:
+            LOG.info('A viewer of the console of %s is turned away: %s',
+                     console.id, e)
+            self._drop(viewer)
+            return
+        self._typed(console, keys)
+        self._send(viewer, answer)
+
+    def _resize(self, console: _Console, rows: int, columns: int) -> None:
+        if console.terminal:
             with contextlib.suppress(exception.StateConflict,
                                      exception.InvalidSpec):
-                console.attached.resize(*size)
-        if keys:
+                console.attached.resize(rows, columns)
+
+    def _typed(self, console: _Console, keys: bytes) -> None:
+        if keys and console.terminal:
             console.attached.write_some(keys)
 
     def _send(self, viewer: _Viewer, data: bytes) -> None:
@@ -407,6 +479,8 @@ class ConsoleServer:
         console = viewer.console
         if console is not None:
             console.viewers.discard(viewer)
+            if not any(other.session for other in console.viewers):
+                console.screen = None
             if not console.viewers:
                 console.idle_since = time.monotonic()
                 self._ends.after(GRACE, console)

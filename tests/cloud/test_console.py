@@ -11,11 +11,61 @@
 #    under the License.
 
 from urllib import parse
+import urllib.request
 
 import websocket
 
+from nova_container.runtime import console_font
 from tests.cloud import base
 from tests.cloud import terminal
+from tests import framebuffer
+
+
+# That of tools/cloud, the default.
+_FONT = '/usr/share/consolefonts/Unifont-APL8x16.psf.gz'
+
+
+class GraphicalConsoleTest(base.CloudTestCase):
+
+    def connect(self, server) -> framebuffer.Framebuffer:
+        """Do what noVNC does with the address that Nova gives."""
+        url = parse.urlsplit(
+            self.user.compute.create_console(server, 'novnc')['url'])
+        self.assertEqual('http', url.scheme)
+        with urllib.request.urlopen(url.geturl()) as page:
+            self.assertIn(b'rfb.js', page.read())
+        path, = parse.parse_qs(url.query)['path']
+        connection = websocket.create_connection(
+            f'ws://{url.netloc}/{path}', timeout=60,
+            subprotocols=['binary'], http_no_proxy=[url.hostname],
+            origin=f'http://{url.netloc}')
+        self.addCleanup(connection.close)
+
+        def receive() -> bytes:
+            # The proxy sends an empty message once it has shaken hands.
+            while (data := connection.recv()) == b'':
+                pass
+            return data
+        return framebuffer.Framebuffer(
+            receive, connection.send_binary,
+            console_font.load(_FONT))
+
+    def test_shell(self):
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:stop_signal': 'KILL'}))
+        screen = self.connect(server)
+        self.assertEqual(server.id, screen.name)
+        screen.type('stty size; word=kept; echo $((6*7)).\n')
+        self.assertIn('\n25 80\n42.', screen.until('42.'))
+        with terminal.of(self.user, server) as other:
+            other.type('echo $word $((40+3)) Grüße.\r')
+            screen.until('kept 43 Grüße.')
+        again = self.connect(server)
+        again.until('kept 43')
+        self.user.compute.stop_server(server)
+        again.until('[the console has ended]')
+        self.assertEqual('SHUTOFF', self.settled(server))
+        self.assertRaisesRegex(Exception, 'not ready', self.connect, server)
 
 
 class SerialConsoleTest(base.CloudTestCase):

@@ -206,3 +206,89 @@ class FloatingAddressTest(NetworkTestCase):
             floating_ip_address=address)))
         with self.assertRaises(subprocess.CalledProcessError):
             base.curl(address, retry=0)
+
+
+class QosTest(NetworkTestCase):
+    """Policies of Neutron's; an administrator makes them."""
+
+    # Kilobits per second; what a download has, bytes.
+    LIMIT = 20_000
+    SIZE = 4 << 20
+
+    def policy(self, kind: str, **fields) -> str:
+        """A policy with one kind of rule for both directions; its id."""
+        neutron = self.admin.network
+        policy = neutron.create_qos_policy(name='test', is_shared=True)
+        self.addCleanup(neutron.delete_qos_policy, policy)
+        for direction in ('egress', 'ingress'):
+            getattr(neutron, f'create_qos_{kind}_rule')(
+                policy, direction=direction, **fields)
+        return policy.id
+
+    def rate(self, shell, address: str) -> float:
+        """Of a download, kilobits per second."""
+        began, ended = map(float, shell.run(
+            'now() { cut -d" " -f1 /proc/uptime; }; now; '
+            f'wget -q -O /dev/null http://{address}/zeros; now').split())
+        return self.SIZE * 8 / 1000 / max(ended - began, 0.01)
+
+    def test_bandwidth_limit(self):
+        policy = self.policy('bandwidth_limit', max_kbps=self.LIMIT,
+                             max_burst_kbps=self.LIMIT // 5)
+        port = self.port(self.network)
+        serve = (f'sh -c "head -c {self.SIZE} /dev/zero > /srv/zeros; '
+                 'httpd -h /srv -p 80; sleep 1000000"')
+        servers = [
+            self.boot(self.busybox(), networks=[network], metadata={
+                'container:stop_signal': 'KILL', 'container:command': serve})
+            for network in ({'port': port.id}, {'uuid': self.network.id})]
+        addresses = [next(
+            address['addr'] for address in
+            self.active(server).addresses[self.network.name]
+            if address['version'] == 4) for server in servers]
+        shells = [*map(self.shell, servers)]
+        for shell, address in zip(reversed(shells), addresses):
+            self.await_success(shell, f'wget -q -O /dev/null '
+                                      f'http://{address}/zeros')
+
+        def rates() -> list[float]:
+            """From the server with the port, and to it."""
+            return [self.rate(shell, address) for shell, address in
+                    zip(reversed(shells), addresses)]
+
+        def become(right) -> None:
+            seen = []
+            for _ in range(10):
+                seen.append(rates())
+                if all(map(right, seen[-1])):
+                    return
+            self.fail(f'rates: {seen}')
+
+        self.assertGreater(min(rates()), 4 * self.LIMIT)
+        self.user.network.update_port(port, qos_policy_id=policy)
+        become(lambda rate: self.LIMIT / 3 < rate < self.LIMIT * 1.3)
+        self.user.network.update_port(port, qos_policy_id=None)
+        become(lambda rate: rate > 4 * self.LIMIT)
+
+    def test_minimum_bandwidth(self):
+        """What is promised is placement's to count."""
+        promised, too_much = (self.policy('minimum_bandwidth', min_kbps=kbps)
+                              for kbps in (300_000, 2_000_000))
+        server, other = (self.boot(
+            self.busybox(), networks=[{'port': self.port(
+                self.network, qos_policy_id=policy).id}],
+            metadata={'container:stop_signal': 'KILL'})
+            for policy in (promised, too_much))
+        self.assertIn('No valid host', self.fault(other))
+        self.active(server)
+        placement = self.admin.placement
+        found = {placement.get_resource_provider(provider).name:
+                 each['resources'] for provider, each in placement.get(
+                     f'/allocations/{server.id}').json()[
+                         'allocations'].items()}
+        host = self.admin.compute.get_server(server.id).hypervisor_hostname
+        self.assertEqual(
+            {'NET_BW_EGR_KILOBIT_PER_SEC': 300_000,
+             'NET_BW_IGR_KILOBIT_PER_SEC': 300_000},
+            found.pop(f'{host}:OVN Controller agent:rp_tunnelled'))
+        self.assertEqual([host], [*found])

@@ -24,6 +24,7 @@ from nova_container.runtime import console_input
 from nova_container.runtime import console_server
 from nova_container.runtime import engine
 from tests import archives
+from tests import framebuffer
 from tests.functional import base
 
 FOREVER = ('/bin/sleep', '1000000')
@@ -183,6 +184,63 @@ class ShellTest(ConsoleTestCase):
         viewer.read(rb'14stopped')
 
 
+class ScreenTest(ConsoleTestCase):
+
+    def screen(self, container_id) -> framebuffer.Framebuffer:
+        viewer = self.view(container_id, path=self.server.path(
+            container_id, framebuffer.SHAPES))
+        viewer.read(rb'HTTP/1.1 200 OK\r\n\r\n')
+        seen = [viewer.seen]
+        return framebuffer.Framebuffer(
+            lambda: seen.pop() if any(seen) else viewer.socket.recv(65536),
+            viewer.socket.sendall, framebuffer.SHAPES)
+
+    def test_shell_on_a_screen(self):
+        container_id = self.run_container(*FOREVER)
+        screen = self.screen(container_id)
+        screen.type('stty size; echo $((6*7)).\n')
+        self.assertIn('\n25 80\n42.', screen.until('42.'))
+        screen.type('echo $((6*8)).; sleep 1000\n')
+        screen.until('48.')
+        screen.press(framebuffer.CONTROL, ord('c'))
+        screen.type('echo $((6*9)).\n')
+        screen.until('54.')
+
+    def test_shared_with_a_terminal(self):
+        container_id = self.run_container(*FOREVER)
+        viewer = self.view(container_id, size=(33, 77))
+        viewer.type('echo $((100+1)).\n')
+        viewer.read(rb'101\.')
+        screen = self.screen(container_id)
+        screen.until('101.')
+        screen.type('stty size; echo $((100+2)).\n')
+        # As large as the screen, for everyone.
+        self.assertIn(b'25 80', viewer.read(rb'102\.'))
+        viewer.type('clear; echo $((100+3)).\n')
+        self.assertNotIn('102', screen.until('103.'))
+
+    def test_flood_can_be_stopped(self):
+        container_id = self.run_container(*FOREVER)
+        screen = self.screen(container_id)
+        screen.type('yes $((90+1))flood\n')
+        screen.until('91flood\n91flood')
+        other = self.run_container(*FOREVER)
+        with self.view(other) as quiet:
+            quiet.type('echo $((10+3)).\n')
+            quiet.read(rb'13\.')
+        screen.press(framebuffer.CONTROL, ord('c'))
+        screen.type('echo $((10+4))stopped\n')
+        screen.until('14stopped')
+
+    def test_end_is_shown(self):
+        container_id = self.run_container(*FOREVER)
+        screen = self.screen(container_id)
+        screen.type('echo $((70+1)).\n')
+        screen.until('71.')
+        engine.halt(container_id)
+        screen.until('[the console has ended]')
+
+
 class OtherConsolesTest(ConsoleTestCase):
 
     def test_terminal_of_the_process(self):
@@ -214,9 +272,10 @@ class OtherConsolesTest(ConsoleTestCase):
         other = self.run_container(*FOREVER)
         for one in (container_id, other):
             self.server.offer(one)
-        _, _, key = self.server.path(other).split('/')
-        for path in ('/', 'x', f'/{container_id}', f'/{container_id}/{key}',
-                     f'/{container_id}/' + 64 * '0', '/\xff'):
+        _, _, kind, key = self.server.path(other).split('/')
+        for path in ('/', 'x', f'/{container_id}', f'/{other}/screen/{key}',
+                     f'/{container_id}/{kind}/{key}',
+                     f'/{container_id}/{kind}/' + 64 * '0', '/\xff'):
             with Viewer(self.server, container_id, path=path) as viewer:
                 self.assertEqual(b'HTTP/1.1 404 Not Found\r\n\r\n',
                                  viewer.rest())

@@ -42,8 +42,8 @@ PACKAGES: ty.Final = (
 REQUIREMENTS: ty.Final = (
     'fixtures', 'hypothesis', 'isal', 'oslo.concurrency', 'oslo.config',
     'oslo.log', 'oslo.privsep', 'oslo.upgradecheck', 'oslo.utils',
-    'prettytable', 'psutil', 'pyroute2', 'python-subunit', 'testtools',
-    'zstandard',
+    'prettytable', 'psutil', 'pyroute2', 'pyte', 'python-subunit',
+    'testtools', 'zstandard',
 )
 
 # Twice as fast as Debian 12's at starting processes.

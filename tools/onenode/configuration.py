@@ -47,6 +47,7 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'keystone_url': url('keystone'),
         'management': plan.MANAGEMENT,
         'memcached': f'{plan.LOOPBACK}:{plan.PORTS["memcached"]}',
+        'novncproxy_port': plan.PORTS['nova-novncproxy'],
         'northbound': layout.northbound,
         'rabbitmq_port': plan.PORTS['rabbitmq'],
         'rabbitmq_distribution_port': plan.PORTS['rabbitmq-distribution'],

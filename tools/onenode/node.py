@@ -23,6 +23,7 @@ from onenode import plan
 
 UNDERLAY_MTU = 1600
 _COMPLETE = 'complete'
+_GATEWAY = 'enable-chassis-as-gw'
 _MADE_MOUNT = 'made-netns-mount'
 
 
@@ -130,7 +131,7 @@ def configure_ovs(node: plan.Node, log: pathlib.Path) -> bool:
         'ovn-bridge-datapath-type': 'netdev',
     }
     if node.is_gateway:
-        settings['ovn-cms-options'] = 'enable-chassis-as-gw'
+        settings['ovn-cms-options'] = _GATEWAY
         settings['ovn-bridge-mappings'] = 'physnet1:br-ex'
     if (node.run / 'ovs-settings').exists():
         return False
@@ -139,6 +140,26 @@ def configure_ovs(node: plan.Node, log: pathlib.Path) -> bool:
                        *(f'external_ids:{name}={value}'
                          for name, value in settings.items())), log=log)
     marks.write(node.run / 'ovs-settings', '')
+    return True
+
+
+def report_bandwidth(node: plan.Node, log: pathlib.Path) -> bool:
+    """Have Neutron tell placement what ports on this node can be promised.
+
+    Neutron does so when it hears of it, which is of no use before nova-compute
+    has made the node's own resource provider.
+    """
+    if (node.run / 'bandwidth').exists():
+        return False
+    options = [f'resource_provider_bandwidths=rp_tunnelled:{plan.BANDWIDTH}:'
+               f'{plan.BANDWIDTH}',
+               f'resource_provider_hypervisors=rp_tunnelled:{node.name}']
+    if node.is_gateway:
+        options.insert(0, _GATEWAY)
+    command.run(_vsctl(node, '--no-wait', 'set', 'Open_vSwitch', '.',
+                       'external_ids:ovn-cms-options='
+                       f'"{",".join(options)}"'), log=log)
+    marks.write(node.run / 'bandwidth', '')
     return True
 
 

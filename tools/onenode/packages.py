@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import tempfile
 
 from onenode import command
 from onenode import marks
@@ -32,8 +33,8 @@ BUILD = ('ca-certificates', 'gcc', 'libc6-dev', 'python3-dev', 'python3-venv')
 SERVICES = (
     'conmon', 'crun', 'curl', 'ethtool', 'haproxy', 'iproute2',
     'mariadb-server', 'memcached', 'openvswitch-switch', 'ovn-central',
-    'ovn-host', 'procps', 'rabbitmq-server', 'runc', 'skopeo', 'sudo',
-    'util-linux',
+    'ovn-host', 'procps', 'psf-unifont', 'rabbitmq-server', 'runc', 'skopeo',
+    'sudo', 'util-linux',
 )
 
 # For the option --volumes.
@@ -42,6 +43,10 @@ VOLUMES = (
     'python3-rados', 'python3-rbd', 'qemu-block-extra',
     'qemu-system-common', 'qemu-utils', 'xfsprogs',
 )
+
+# What the web browser is given by nova-novncproxy. Of the package, only its
+# files are taken: it depends on programs to serve them with.
+_NOVNC = 'novnc'
 
 POLICY = pathlib.Path('/usr/sbin/policy-rc.d')
 _SAVED = POLICY.with_name('policy-rc.d.nova-container-cloud')
@@ -119,4 +124,20 @@ def install(names: tuple[str, ...], log: pathlib.Path) -> bool:
         if wanted:
             run(*apt, 'update')
             run(*apt, '--no-install-recommends', 'install', *wanted)
+    return True
+
+
+def unpack_novnc(layout: plan.Layout, log: pathlib.Path) -> bool:
+    """Unpack the files that a web browser shows graphical consoles with."""
+    if layout.novnc.exists():
+        return False
+    apt = ('apt-get', '--quiet', '--option', 'APT::Sandbox::User=root')
+    with tempfile.TemporaryDirectory(dir=layout.cache) as directory:
+        new = pathlib.Path(directory)
+        command.run([*apt, 'update'], log=log)
+        command.run(['env', f'--chdir={new}', *apt, 'download', _NOVNC],
+                    log=log)
+        package, = new.glob('*.deb')
+        command.run(['dpkg-deb', '--extract', package, new], log=log)
+        (new / 'usr/share/novnc').rename(layout.novnc)
     return True

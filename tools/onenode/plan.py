@@ -34,6 +34,9 @@ LOOPBACK = '127.0.0.1'
 BRIDGE = 'nc-mgmt'
 PUBLIC_VETH = 'nc-public'
 
+# Of a node's tunnels, each way, in kilobits per second.
+BANDWIDTH = 1_000_000
+
 REGION = 'RegionOne'
 COMPUTE_USER = 'nova'
 MAX_NODES = 8
@@ -55,6 +58,7 @@ PORTS = {
     'horizon': 8080,
     'nova-api': 8774,
     'nova-metadata': 8775,
+    'nova-novncproxy': 6080,
     'nova-serialproxy': 6083,
     'placement': 8778,
     'glance': 9292,
@@ -110,6 +114,11 @@ class Layout:
     def tmp(self) -> pathlib.Path:
         """Temporary files of the services that are on no node."""
         return self.run / 'tmp'
+
+    @property
+    def novnc(self) -> pathlib.Path:
+        """What a web browser shows graphical consoles with."""
+        return self.cache / 'novnc'
 
     @property
     def stand_ins(self) -> pathlib.Path:

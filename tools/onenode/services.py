@@ -221,7 +221,8 @@ def _on_node(node: plan.Node, cloud: plan.Plan) -> cabc.Iterator[Service]:
             plan.COMPUTE_USER, f'{venv}/nova-compute',
             '--config-file', str(node.config)),
         needs=(f'ovn-controller{at}', 'nova-conductor', 'nova-scheduler',
-               'nova-api policies', 'placement', 'driver', 'sudo rights'),
+               'nova-api policies', 'neutron-api policies', 'placement',
+               'driver', 'sudo rights'),
         configs=tuple(compute), env=tuple(env),
         node=node, ready=IsHypervisor(node))
 
@@ -289,6 +290,14 @@ def _control_plane(cloud: plan.Plan) -> cabc.Iterator[Service]:
         ready=Listens((plan.MANAGEMENT, plan.PORTS['nova-serialproxy'])),
         configs=(etc / 'nova/nova.conf',),
         # The proxies alone would still use eventlet.
+        env=(('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true'),))
+    yield Service(
+        'nova-novncproxy',
+        (f'{venv}/nova-novncproxy', '--config-file', f'{etc}/nova/nova.conf',
+         '--web', str(layout.novnc)),
+        needs=('database nova', 'rabbitmq', 'management network', 'noVNC'),
+        ready=Listens((plan.MANAGEMENT, plan.PORTS['nova-novncproxy'])),
+        configs=(etc / 'nova/nova.conf',),
         env=(('OS_NOVA_DISABLE_EVENTLET_PATCHING', 'true'),))
     neutron = (('OS_NEUTRON_CONFIG_FILES',
                 f'{etc}/neutron/neutron.conf;{etc}/neutron/ml2_conf.ini'),)

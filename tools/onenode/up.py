@@ -88,6 +88,7 @@ class Up:
         yield step('compilers', packages.install, args=(packages.BUILD,))
         yield step('packages', packages.install, 'compilers',
                    args=(packages.SERVICES,))
+        yield step('noVNC', packages.unpack_novnc, 'packages')
         yield step('virtualenv', venv.create, 'compilers')
         yield step('driver', self.install_driver, 'virtualenv', args=())
         yield step('compute user', compute_user.create)
@@ -117,6 +118,11 @@ class Up:
                        *(f'{peer.name} namespace'
                          for peer in self.cloud.nodes),
                        args=(node, self.cloud.nodes))
+            yield step(f'{node.name} bandwidth',
+                       compute_node.report_bandwidth,
+                       f'ovn-controller@{node.name}',
+                       f'nova-compute@{node.name}', 'neutron-api',
+                       args=(node,))
         yield step('supervisor', self.launch_supervisor, 'virtualenv',
                    'configuration', 'driver', args=())
         yield step('database account', database.create_account, 'mariadb',
@@ -144,7 +150,8 @@ class Up:
         computes = tuple(f'nova-compute@{node.name}'
                          for node in self.cloud.nodes)
         for name, path in (('nova-api', '/v2.1/os-services'),
-                           ('neutron-api', '/v2.0/agents')):
+                           # Not empty: Neutron makes a default group.
+                           ('neutron-api', '/v2.0/security-groups')):
             yield step(f'{name} policies', self.make_first_request, name,
                        'identity', args=(name, path), logged=False)
         yield step('networks and flavors', self.create_resources,
@@ -164,7 +171,8 @@ class Up:
 
     def volume_steps(self, step: cabc.Callable[..., progress.Step]
                      ) -> cabc.Iterator[progress.Step]:
-        yield step('volume packages', packages.install, 'packages',
+        # One after the other: both bring apt's lists up to date.
+        yield step('volume packages', packages.install, 'noVNC',
                    args=(packages.VOLUMES,))
         yield step('Ceph modules', block_storage.link_modules,
                    'volume packages', 'virtualenv')
@@ -305,7 +313,8 @@ class Up:
         """Have a service load its policies.
 
         Nova and Neutron load them in the first request that asks for them,
-        and refuse whatever another thread handles meanwhile.
+        and refuse whatever another thread handles meanwhile. Neutron asks for
+        each item of a list, so an empty list loads nothing.
         """
         rest.Session(self.layout).get(service, path)
         return False
