@@ -107,7 +107,7 @@ class InstanceTest(DashboardTestCase):
         window.picture('attach-interface')
         window.click(_CONFIRM, 'Attach Interface')
         window.wait(lambda: len(list(self.user.compute.server_interfaces(
-            self.id))) == 2)
+            self.server_id))) == 2)
         if base.cloud()['volumes']:
             self.attach_and_detach()
 
@@ -181,7 +181,7 @@ class InstanceTest(DashboardTestCase):
         window.click('.modal-footer button.finish')
         server = window.wait(self.server)
         self.addCleanup(self.delete, server)
-        self.id = server.id
+        self.server_id = server.id
         server = self.active(server)
         self.assertEqual(_METADATA, {key: server.metadata[key]
                                      for key in _METADATA})
@@ -192,16 +192,16 @@ class InstanceTest(DashboardTestCase):
 
     def row(self):
         """The container in the list of instances."""
-        return self.browser.find(f'#instances__row__{self.id}')
+        return self.browser.find(f'#instances__row__{self.server_id}')
 
     def instance(self, text: str, confirm: str = '') -> None:
         """An action of the container's menu in the list."""
         self.browser.open('/project/instances/')
-        self.act(f'#instances__row__{self.id}', text, confirm)
+        self.act(f'#instances__row__{self.server_id}', text, confirm)
 
     def tab(self, name: str) -> None:
         """A tab of the container's page."""
-        self.browser.open(f'/project/instances/{self.id}/'
+        self.browser.open(f'/project/instances/{self.server_id}/'
                           f'?tab=instance_details__{name}')
 
     def log(self) -> None:
@@ -262,7 +262,7 @@ class InstanceTest(DashboardTestCase):
     def snapshot(self) -> None:
         window = self.browser
         window.open('/project/instances/')
-        window.click(f'#instances__row__{self.id} a', 'Create Snapshot')
+        window.click(f'#instances__row__{self.server_id} a', 'Create Snapshot')
         window.field('name', f'{self.name}-snapshot')
         window.click(_CONFIRM, 'Create Snapshot')
         image = self.image(f'{self.name}-snapshot')
@@ -274,7 +274,7 @@ class InstanceTest(DashboardTestCase):
         self.instance('Soft Reboot Instance', 'Soft Reboot Instance')
         window.wait(lambda: any(
             action.action == 'reboot' for action in
-            self.user.compute.server_actions(self.id)))
+            self.user.compute.server_actions(self.server_id)))
         self.status_is('ACTIVE', 'Active')
 
         def ended():
@@ -298,7 +298,7 @@ class InstanceTest(DashboardTestCase):
 
     def status_is(self, status: str, shown: str) -> None:
         """Both Nova and the list say so."""
-        self.status(self.user.compute.get_server(self.id), status)
+        self.status(self.user.compute.get_server(self.server_id), status)
         self.browser.open('/project/instances/')
         self.browser.wait(lambda: shown in self.row().text)
 
