@@ -113,8 +113,7 @@ function upload_nova_container_image {
 # Only what the driver can do is to be tried.
 function configure_nova_container_tempest {
     local feature
-    for feature in live_migration spice_console rescue \
-            rdp_console swap_volume personality; do
+    for feature in attach_encrypted_volume live_migration spice_console; do
         iniset "$TEMPEST_CONFIG" compute-feature-enabled $feature False
     done
     iniset "$TEMPEST_CONFIG" compute-feature-enabled config_drive True

@@ -12,7 +12,12 @@
 
 """The options of group ``[container]``."""
 
+import re
+
 from oslo_config import cfg
+
+# How oslo.config says which file a value is from.
+_LOCATION = re.compile(r" from LocationInfo\(.*, detail='([^']*)'\)")
 
 GROUP = cfg.OptGroup(
     'container', title='Container driver',
@@ -156,6 +161,11 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(OPTS, group=GROUP)
 
 
+def told(error: cfg.Error) -> str:
+    """What is wrong, for people."""
+    return _LOCATION.sub(r' in \1', str(error))
+
+
 def wrong_values(conf: cfg.ConfigOpts) -> list[str]:
     """What is wrong with the values set: oslo.config looks at each when used.
     """
@@ -164,7 +174,7 @@ def wrong_values(conf: cfg.ConfigOpts) -> list[str]:
         try:
             conf[GROUP.name][option.dest]
         except cfg.ConfigFileValueError as e:
-            found.append(str(e))
+            found.append(told(e))
     return found
 
 

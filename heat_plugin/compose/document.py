@@ -57,7 +57,11 @@ class Document:
 
 @functools.cache
 def _validator() -> jsonschema.protocols.Validator:
-    schema = builtin_schemas.get_builtin_schema('vendor.compose-spec')
+    try:
+        schema = builtin_schemas.get_builtin_schema('vendor.compose-spec')
+    except builtin_schemas.NoSuchSchemaError:
+        raise Refused('heat-engine lacks the Compose specification: its '
+                      'host needs check-jsonschema 0.36 or later')
     # Its $schema is not exactly the name of the draft.
     return jsonschema.Draft7Validator(schema)
 

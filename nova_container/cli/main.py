@@ -101,6 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except (exception.ContainerError, cfg.Error, OSError) as e:
+    except cfg.Error as e:
+        print(f'nova-container: {conf.told(e)}', file=sys.stderr)
+        return 1
+    except (exception.ContainerError, OSError) as e:
         print(f'nova-container: {e}', file=sys.stderr)
         return 1

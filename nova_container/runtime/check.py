@@ -529,5 +529,5 @@ def findings(*subjects: str) -> list[Finding]:
             found += PROBES[subject]()
         except cfg.ConfigFileValueError as e:
             found.append(Finding(subject, Level.MISSING, 'not looked at',
-                                 str(e)))
+                                 conf.told(e)))
     return found

@@ -25,6 +25,8 @@ no process ever runs without its network.
 import dataclasses
 import typing
 
+from oslo_privsep import daemon
+
 from nova_container import exception
 from nova_container.privileged import changes as layer_changes
 from nova_container.privileged import container
@@ -322,8 +324,16 @@ def setup(user: int, group: int) -> list[str]:
     :param user: numeric user of the service
     :param group: numeric group of the service
     :returns: ids of the containers that were removed or halted
+    :raises HostUnsupported: no container could be started here
     """
-    host.setup(user, group)
+    try:
+        host.setup(user, group)
+    except daemon.FailedToDropPrivileges as e:
+        raise exception.HostUnsupported(
+            f'starting the privileged helper failed: {e}; install '
+            'etc/sudoers.d/nova-container, and '
+            'etc/nova/rootwrap.d/nova-container.filters in a directory of '
+            'filters_path in rootwrap.conf, both as files of root')
     execution.recover()
     shell.recover()
     return host.recover()

@@ -10,6 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from reno import scanner
+
 extensions = [
     'openstackdocstheme',
     'reno.sphinxext',
@@ -23,3 +25,19 @@ html_theme = 'openstackdocs'
 openstackdocs_auto_name = False
 openstackdocs_auto_version = False
 pygments_style = 'native'
+
+
+class _Aggregator(scanner._ChangeAggregator):
+    """Takes merges that changed a note, as the history has some.
+
+    Such a change is told once for each parent, and reno 4.1 gives up where
+    the note was new to one of them.
+    """
+
+    def aggregate_changes(self, walk_entry, changes):
+        return super().aggregate_changes(walk_entry, [
+            next((each for each in change if each.type == 'modify'), change[0])
+            if isinstance(change, list) else change for change in changes])
+
+
+scanner._ChangeAggregator = _Aggregator

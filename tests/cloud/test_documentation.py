@@ -37,36 +37,6 @@ _CHAPTERS = (
     ('README.rst',),
 )
 
-# Beginnings of commands that something else than this test runs.
-_ELSEWHERE = {
-    'pip install': 'tests/unit/test_package.py and tox.ini',
-    'apt-get install': 'tools/onenode/packages.py',
-    'pre-commit': '.pre-commit-config.yaml is for a clone of one\'s own',
-    'tox': 'runs this test',
-    'tools/test': 'runs this test',
-    'tools/bench': 'takes an idle machine; tests/functional',
-    'UPGRADE_FROM=': 'runs a test',
-    'DEVSTACK_DIR=': 'tests/unit/devstack, which needs a clone of DevStack',
-    'tools/cloud up': 'was run before this test',
-    'tools/cloud demo': 'takes minutes, and a stack of the demo user',
-    'eval': 'every command here begins with it',
-    'docker save': 'there is no Docker; an archive of that kind is there',
-    'openstack flavor create': 'tools/onenode/api/resources.py',
-    'mmdebstrap': 'takes a minute; tests/functional/test_machine.py',
-    'openstack container image push docker://':
-        'there is no registry; skopeo reads it as it reads the others',
-    'openstack host set': 'tests/cloud/test_moving.py',
-    'openstack volume create': 'tests/cloud/test_volumes.py',
-    'openstack server add volume': 'tests/cloud/test_volumes.py',
-    'openstack server create --image mariadb': 'tests/cloud/test_volumes.py',
-    'openstack stack snapshot': 'tests/cloud/test_heat.py',
-    'openstack stack abandon': 'tests/cloud/test_heat.py',
-    'openstack stack adopt': 'tests/cloud/test_heat.py',
-    'websocat': 'tests/cloud/test_console.py',
-    'nova-container destroy-all':
-        'would end containers of others; tests/functional/test_cli.py',
-}
-
 # Programs that succeed with another code, too: warnings.
 _CODES = {'nova-container-status': (0, 1)}
 
@@ -96,10 +66,6 @@ for words in json.load(sys.stdin):
         found[' '.join(words)] = str(unknown)
 print(json.dumps(found))
 """
-
-
-def _elsewhere(text: str) -> bool:
-    return text.startswith(tuple(_ELSEWHERE))
 
 
 class ParsingTest(base.CloudTestCase):
@@ -168,7 +134,7 @@ class ReaderTest(base.CloudTestCase):
         """Run the commands of a page, as they stand there."""
         user = 'admin' if '/admin/' in page else 'demo'
         for command in documented.commands(_REPOSITORY / page):
-            if _elsewhere(command.text):
+            if command.elsewhere:
                 continue
             done = self.run_command(command.text, user)
             self.assertIn(done.returncode, _CODES.get(command.words[0], (0,)),

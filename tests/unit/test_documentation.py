@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import ast
 import contextlib
 import importlib.metadata
 import io
@@ -17,10 +18,17 @@ import pathlib
 import re
 import unittest
 
+import nova.exception
+import nova.virt.driver
+import oslo_rootwrap.cmd
+
 from nova_container.cli import main
 from tests import documented
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# Where messages come from that are not ours.
+_OTHERS = [pathlib.Path(module.__file__) for module in (
+    nova.exception, nova.virt.driver, oslo_rootwrap.cmd)]
 _ASSIGNMENT = re.compile(r'^[A-Z_]+=')
 
 
@@ -50,11 +58,14 @@ class CommandsTest(unittest.TestCase):
                     self.assertIn(program, ours)
 
     def test_options_of_the_host_tool(self):
-        for command in documented.all_commands():
-            words = _words(command)
+        """Those in the text, too, unless they are names or patterns."""
+        for words in (*map(_words, documented.all_commands()),
+                      *(words for words in documented.mentioned()
+                        if len(words) > 2
+                        and not any(word.isupper() for word in words))):
             if words[0] != 'nova-container':
                 continue
-            with self.subTest(str(command)):
+            with self.subTest(words):
                 refused = io.StringIO()
                 try:
                     with contextlib.redirect_stderr(refused):
@@ -73,6 +84,40 @@ class CommandsTest(unittest.TestCase):
                     if word == '--':
                         break
                     self.assertRegex(tox, rf'\[testenv:[^]]*\b{word}\b')
+
+    def test_what_runs_elsewhere(self):
+        """Each exception is one still, and says where to look."""
+        used = {command.elsewhere for command in documented.all_commands()}
+        self.assertEqual(set(documented.ELSEWHERE), used - {None})
+        for beginning, where in documented.ELSEWHERE.items():
+            if ' ' not in where:
+                with self.subTest(beginning):
+                    self.assertTrue((_REPOSITORY / where).exists())
+
+    def test_no_command_in_another_kind_of_block(self):
+        """There nothing would look at it."""
+        for page in documented.pages():
+            shown = documented.without_commands(page)
+            with self.subTest(page.name):
+                self.assertNotRegex(
+                    shown, r'(?m)code-block:: (ba)?sh|^ +[$#] [a-z]')
+
+
+class TroubleshootingTest(unittest.TestCase):
+
+    def test_messages(self):
+        """What a reader looks for is what is printed."""
+        page = _REPOSITORY / 'doc/source/admin/troubleshooting.rst'
+        said = '\n'.join(
+            node.value for path in (
+                *(_REPOSITORY / 'nova_container').rglob('*.py'),
+                *_OTHERS) for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str))
+        heads = re.findall(r'^(``.*)\n    \S', page.read_text(), re.MULTILINE)
+        self.assertGreater(len(heads), 8)
+        for message in re.findall('``(.+?)``', ' '.join(heads)):
+            with self.subTest(message):
+                self.assertNotEqual(-1, said.find(message))
 
 
 class PagesTest(unittest.TestCase):

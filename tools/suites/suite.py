@@ -62,6 +62,8 @@ SUITES: ty.Final = (
           profile='functional', host=True),
     Suite('cgroup2', 'containers on Debian 13 with cgroup v2, emulated',
           profile='guest', root=True, by_name=True),
+    Suite('debian', 'the packages of Debian, in a Debian that is made for it',
+          profile='debian', root=True, by_name=True),
     Suite('faults', 'services killed in the middle of operations',
           profile='cloud', host=True, uses_cloud=True, by_name=True),
     Suite('cloud', 'servers through the APIs of a real cloud',

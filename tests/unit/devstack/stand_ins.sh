@@ -11,11 +11,27 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-# What the plugin calls of DevStack, as far as it needs it. The tests take
-# DevStack's own functions instead where DEVSTACK_DIR says where they are.
+# shellcheck disable=SC1091
+# What the plugin calls of DevStack, as far as it needs it, and what calls the
+# plugin. The tests take DevStack's own functions instead where DEVSTACK_DIR
+# says where they are.
 
 function define_plugin {
     :
+}
+
+# enable_plugin NAME URL
+function enable_plugin {
+    PLUGIN=$DEST/$1/devstack
+}
+
+# run_phase MODE [PHASE]
+function run_phase {
+    case "$1" in
+        override_defaults) source "$PLUGIN/override-defaults" ;;
+        source) source "$PLUGIN/settings" ;;
+        *) source "$PLUGIN/plugin.sh" "$@" ;;
+    esac
 }
 
 function echo_summary {

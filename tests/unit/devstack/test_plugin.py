@@ -13,8 +13,9 @@
 """The phases of the DevStack plugin, in DevStack's order.
 
 Programs that would change the machine are replaced by ones that note how they
-were called. The shell functions of DevStack are its own where DEVSTACK_DIR
-says where a clone is, and ``stand_ins.sh`` elsewhere.
+were called. The shell functions of DevStack, among them those that enable a
+plugin and call its phases, are its own where DEVSTACK_DIR says where a clone
+is, and ``stand_ins.sh`` elsewhere.
 """
 
 import os
@@ -29,9 +30,13 @@ from oslo_config import cfg
 from nova_container import conf
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
-_PLUGIN = _REPOSITORY / 'devstack'
-_STACK = ('stack pre-install', 'stack install', 'stack post-config',
-          'stack extra', 'stack test-config')
+_URL = 'https://opendev.org/openstack/nova-container'
+# What stack.sh, unstack.sh and clean.sh call, and in which order.
+_SETTINGS = ('override_defaults', 'source')
+_STACK = (*_SETTINGS, 'stack pre-install', 'stack install',
+          'stack post-config', 'stack extra', 'stack test-config')
+_UNSTACK = (*_SETTINGS, 'unstack')
+_CLEAN = ('source', 'clean')
 _CIRROS = 'https://github.com/cirros-dev/cirros-0.6.3-x86_64-disk.img'
 
 # Owners are root's, which a test that is not root's cannot set.
@@ -68,9 +73,11 @@ class PluginTest(unittest.TestCase):
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
         self.world = pathlib.Path(temporary.name)
-        for name in ('bin', 'made', 'nova', 'heat', 'files', 'data',
+        for name in ('bin', 'made', 'nova', 'heat', 'files', 'data', 'stack',
                      'venv/bin'):
             (self.world / name).mkdir(parents=True)
+        # Where DevStack clones plugins to.
+        (self.world / 'stack/nova-container').symlink_to(_REPOSITORY)
         self.nova_conf = self.world / 'nova/nova.conf'
         self.nova_conf.write_text('[DEFAULT]\ndebug = True\n')
         self.heat_conf = self.world / 'heat/heat.conf'
@@ -93,22 +100,23 @@ class PluginTest(unittest.TestCase):
         functions = pathlib.Path(__file__).with_name('stand_ins.sh')
         if os.environ.get('DEVSTACK_DIR'):
             functions = pathlib.Path(os.environ['DEVSTACK_DIR'], 'functions')
-        lines = ['set -o errexit', f'source {functions}',
+        lines = ['set -o errexit', 'declare -A GITREPO GITDIR GITBRANCH',
+                 f'source {functions}',
                  'setup_develop() { echo "setup_develop $*" '
                  '>>"$WORLD/calls"; }',
                  'stop_process() { echo "stop_process $*" '
                  '>>"$WORLD/calls"; }',
                  'is_ubuntu() { true; }',
-                 f'source {_PLUGIN}/override-defaults',
-                 f'source {_PLUGIN}/settings',
-                 *(f'source {_PLUGIN}/plugin.sh {phase}' for phase in phases),
+                 'verify_disabled_services() { true; }',
+                 f'enable_plugin nova-container {_URL}',
+                 *(f'run_phase {phase}' for phase in phases),
                  'echo "VIRT_DRIVER=$VIRT_DRIVER"',
                  'echo "IMAGE_URLS=$IMAGE_URLS"']
         done = subprocess.run(
             ['bash', '-c', '\n'.join(lines)], text=True, capture_output=True,
             env={'PATH': f'{self.world}/bin:{os.environ["PATH"]}',
-                 'WORLD': str(self.world), 'DEST': str(_REPOSITORY.parent),
-                 'TOP_DIR': str(functions.parent), 'STACK_USER': 'stack',
+                 'WORLD': str(self.world), 'DEST': f'{self.world}/stack',
+                 'TOP_DIR': str(self.world), 'STACK_USER': 'stack',
                  'DATA_DIR': f'{self.world}/data',
                  'FILES': f'{self.world}/files',
                  'NOVA_CONF_DIR': f'{self.world}/nova',
@@ -120,7 +128,6 @@ class PluginTest(unittest.TestCase):
                  'ENABLED_SERVICES': 'g-api,n-api,n-cpu,h-eng,tempest',
                  'VIRT_DRIVER': 'libvirt', 'IMAGE_URLS': _CIRROS,
                  'DEFAULT_IMAGE_FILE_NAME': 'cirros-0.6.3-x86_64-disk.img',
-                 'NOVA_CONTAINER_DIR': str(_REPOSITORY),
                  'NOVA_CONTAINER_RUN_PATH': f'{self.world}/run',
                  **localrc})
         if check:
@@ -156,12 +163,14 @@ class PluginTest(unittest.TestCase):
             (self.world / 'nova/rootwrap.d/nova-container.filters')
             .read_bytes())
         self.assertIn('VIRT_DRIVER=container', done.stdout.splitlines())
-        self.assertIn(f'setup_develop {_REPOSITORY}', self.calls())
+        self.assertIn(f'setup_develop {self.world}/stack/nova-container',
+                      self.calls())
 
     def test_heat_finds_the_resource_types(self):
         self.run_phases(*_STACK)
-        self.assertIn(f'{_REPOSITORY}/heat_plugin/plugins',
-                      self.heat_conf.read_text())
+        self.assertIn(
+            f'{self.world}/stack/nova-container/heat_plugin/plugins',
+            self.heat_conf.read_text())
 
     def test_twice_is_like_once(self):
         self.run_phases(*_STACK)
@@ -207,13 +216,13 @@ class PluginTest(unittest.TestCase):
             (self.world / name).mkdir(parents=True)
         self.calls()
 
-        self.run_phases('unstack')
+        self.run_phases(*_UNSTACK)
         calls = self.calls()
         stop = calls.index('stop_process n-cpu')
         halt = next(number for number, call in enumerate(calls)
                     if 'nova_container.cli halt-all' in call)
         self.assertLess(stop, halt)
-        self.run_phases('clean')
+        self.run_phases(*_CLEAN)
         self.assertIn('python3 -m nova_container.cli destroy-all '
                       f'--config-file {self.nova_conf}', self.calls())
 
@@ -225,14 +234,15 @@ class PluginTest(unittest.TestCase):
 
     def test_clean_without_stack(self):
         self.nova_conf.unlink()
-        self.run_phases('unstack', 'clean')
+        self.run_phases(*_UNSTACK)
+        self.run_phases(*_CLEAN)
         self.assertFalse([call for call in self.calls() if '-all' in call])
 
     def test_only_the_image_of_a_virtual_machine_is_dropped(self):
         mine = 'http://images/mine.tar'
-        done = self.run_phases(IMAGE_URLS=f'{mine},{_CIRROS}')
+        done = self.run_phases(*_SETTINGS, IMAGE_URLS=f'{mine},{_CIRROS}')
         self.assertIn(f'IMAGE_URLS={mine}', done.stdout.splitlines())
-        done = self.run_phases()
+        done = self.run_phases(*_SETTINGS)
         self.assertIn('IMAGE_URLS=', done.stdout.splitlines())
 
     def test_beside_another_driver(self):
@@ -240,7 +250,8 @@ class PluginTest(unittest.TestCase):
         self.assertIn('VIRT_DRIVER=libvirt', done.stdout.splitlines())
         self.assertIn(f'IMAGE_URLS={_CIRROS}', done.stdout.splitlines())
         self.assertNotIn('compute_driver', self.nova_conf.read_text())
-        self.assertIn(f'setup_develop {_REPOSITORY}', self.calls())
+        self.assertIn(f'setup_develop {self.world}/stack/nova-container',
+                      self.calls())
 
     def test_an_old_kernel_is_refused_at_once(self):
         done = self.run_phases(*_STACK, check=False, KERNEL='5.15.0-91-lowlat')
