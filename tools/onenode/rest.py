@@ -33,7 +33,7 @@ def _request(url: str, token: ty.Optional[str],
     # Our addresses are on this machine: never through a proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=20) as reply:
+        with opener.open(request, timeout=120) as reply:
             return json.load(reply), reply.headers
     except OSError as error:
         raise plan.Failure(f'{url} does not answer: {error}')
