@@ -220,7 +220,7 @@ class Container(server.Server):
                           'network, subnet or port. By default the one '
                           'network that the project can use.')),
         SECURITY_GROUPS: _inherited(
-            server.Server.SECURITY_GROUPS,
+            server.Server.SECURITY_GROUPS, update_allowed=True,
             description=_('Names or ids of security groups. By default the '
                           "project's group default; that of expose is "
                           'added.')),

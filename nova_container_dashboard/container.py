@@ -23,6 +23,11 @@ _ENV = f'{_PREFIX}env:'
 _SECRET = re.compile(r'PASS|SECRET|TOKEN|KEY|CREDENTIAL|AUTH', re.IGNORECASE)
 
 
+def has_words(metadata: ty.Mapping[str, str]) -> bool:
+    """Whether a server's metadata speaks of a container."""
+    return any(key.startswith(_PREFIX) for key in metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class Variable:
     """An environment variable; ``value`` is None for a secret."""

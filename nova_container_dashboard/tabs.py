@@ -38,6 +38,10 @@ class ContainerTab(tabs.Tab):
 
     def allowed(self, request):
         """Only for what runs on a host of the container driver."""
+        return self._is_archive() or container.has_words(
+            self.tab_group.kwargs['instance'].metadata)
+
+    def _is_archive(self):
         return self._image_kind() == 'docker'
 
     def _image_kind(self):
@@ -55,17 +59,17 @@ class ContainerTab(tabs.Tab):
 
     def get_context_data(self, request):
         instance = self.tab_group.kwargs['instance']
-        self._image_kind()
         found = []
         try:
-            found = images.layers_of(request, self._image)
+            if self._is_archive():
+                found = images.layers_of(request, self._image)
         except layers.Unreadable as e:
             LOG.info('The layers of image %s cannot be told: %s',
                      self._image.id, e)
         except Exception:
             exceptions.handle(request, _('Unable to read the layers of the '
                                          'image.'))
-        return {'instance': instance, 'image': self._image, 'layers': found,
+        return {'instance': instance, 'layers': found,
                 'webroot': settings.WEBROOT,
                 'size': sum(layer.size for layer in found),
                 'container': container.Container.of(instance.metadata)}

@@ -113,16 +113,19 @@ class StackTestCase(base.CloudTestCase):
 
     def update(self, stack, template: str, files=None, **parameters):
         """The stack, once it is as in another template."""
-        before = stack.updated_at
+        before = self.seen(stack.id).updated_at
         self.user.orchestration.update_stack(
             stack, template=template, files=files or {},
             parameters=parameters)
-        for _ in utils.iterate_timeout(
-                _TIMEOUT, 'the update does not begin', wait=0.2):
-            found = self.user.orchestration.get_stack(stack.id)
-            if found.updated_at != before:
-                break
+        self._await_begin(stack, before)
         return self.complete(stack, 'UPDATE')
+
+    def _await_begin(self, stack, before: str | None) -> None:
+        """Wait until a stack is no longer what was updated last before."""
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'nothing begins', wait=0.2):
+            if self.seen(stack.id).updated_at != before:
+                return
 
     def remove(self, stack) -> None:
         """Delete a stack, and wait until it is gone."""
@@ -160,6 +163,13 @@ class StackTestCase(base.CloudTestCase):
                 server.id).status)
         self.user.orchestration.resume_stack(stack)
         self.complete(stack, 'RESUME')
+
+    def check(self, stack):
+        """The stack, once Heat has compared it with what is there."""
+        before = self.seen(stack.id).updated_at
+        self.user.orchestration.check_stack(stack)
+        self._await_begin(stack, before)
+        return self.settled(stack)
 
     def request(self, method: str, path: str, **fields):
         """What Heat answers, where openstacksdk has no call for it."""

@@ -20,6 +20,7 @@ import tempfile
 import uuid
 
 from selenium.webdriver.common.by import By
+import yaml
 
 from tests import archives
 from tests.cloud import base
@@ -62,11 +63,25 @@ class DashboardTestCase(base.CloudTestCase):
 
     def act(self, row: str, text: str, confirm: str = '') -> None:
         """An action of a row's menu, and the question that follows."""
-        self.browser.click(f'{row} .dropdown-toggle')
-        self.browser.click(f'{row} .dropdown-menu a, '
-                           f'{row} .dropdown-menu button', text)
+        def attempt():
+            action = self.browser.seen(f'{row} .dropdown-menu a, '
+                                       f'{row} .dropdown-menu button', text)
+            if action is None:
+                # Not open, or closed again: Horizon draws rows anew.
+                self.browser.driver.find_element(
+                    By.CSS_SELECTOR, f'{row} .dropdown-toggle').click()
+                return False
+            action.click()
+            return True
+        self.browser.wait(attempt)
         if confirm:
             self.browser.click(_CONFIRM, confirm)
+
+    def assert_nobody_else_asked(self) -> None:
+        """The pages since the last call came from this cloud alone."""
+        self.assertEqual(set(), {
+            host for host in self.browser.hosts()
+            if host.split(':')[0] not in ('127.0.0.1', '172.31.1.1')})
 
 
 class InstanceTest(DashboardTestCase):
@@ -92,14 +107,13 @@ class InstanceTest(DashboardTestCase):
         window.picture('attach-interface')
         window.click(_CONFIRM, 'Attach Interface')
         window.wait(lambda: len(list(self.user.compute.server_interfaces(
-            self.id))) == 2)
+            self.server_id))) == 2)
+        if base.cloud()['volumes']:
+            self.attach_and_detach()
 
         self.instance('Delete Instance', 'Delete Instance')
         window.wait(lambda: self.server() is None)
-        self.assertEqual(
-            set(), {host for host in window.hosts()
-                    if host.split(':')[0] not in ('127.0.0.1', '172.31.1.1')},
-            'hosts outside were asked')
+        self.assert_nobody_else_asked()
 
     def server(self):
         return next(iter(self.user.compute.servers(name=self.name)), None)
@@ -167,7 +181,7 @@ class InstanceTest(DashboardTestCase):
         window.click('.modal-footer button.finish')
         server = window.wait(self.server)
         self.addCleanup(self.delete, server)
-        self.id = server.id
+        self.server_id = server.id
         server = self.active(server)
         self.assertEqual(_METADATA, {key: server.metadata[key]
                                      for key in _METADATA})
@@ -178,16 +192,16 @@ class InstanceTest(DashboardTestCase):
 
     def row(self):
         """The container in the list of instances."""
-        return self.browser.find(f'#instances__row__{self.id}')
+        return self.browser.find(f'#instances__row__{self.server_id}')
 
     def instance(self, text: str, confirm: str = '') -> None:
         """An action of the container's menu in the list."""
         self.browser.open('/project/instances/')
-        self.act(f'#instances__row__{self.id}', text, confirm)
+        self.act(f'#instances__row__{self.server_id}', text, confirm)
 
     def tab(self, name: str) -> None:
         """A tab of the container's page."""
-        self.browser.open(f'/project/instances/{self.id}/'
+        self.browser.open(f'/project/instances/{self.server_id}/'
                           f'?tab=instance_details__{name}')
 
     def log(self) -> None:
@@ -248,7 +262,7 @@ class InstanceTest(DashboardTestCase):
     def snapshot(self) -> None:
         window = self.browser
         window.open('/project/instances/')
-        window.click(f'#instances__row__{self.id} a', 'Create Snapshot')
+        window.click(f'#instances__row__{self.server_id} a', 'Create Snapshot')
         window.field('name', f'{self.name}-snapshot')
         window.click(_CONFIRM, 'Create Snapshot')
         image = self.image(f'{self.name}-snapshot')
@@ -260,7 +274,7 @@ class InstanceTest(DashboardTestCase):
         self.instance('Soft Reboot Instance', 'Soft Reboot Instance')
         window.wait(lambda: any(
             action.action == 'reboot' for action in
-            self.user.compute.server_actions(self.id)))
+            self.user.compute.server_actions(self.server_id)))
         self.status_is('ACTIVE', 'Active')
 
         def ended():
@@ -268,23 +282,38 @@ class InstanceTest(DashboardTestCase):
             return '137' in window.find('.nova-container').text
         window.wait(ended)
 
+    def attach_and_detach(self) -> None:
+        """A volume comes and goes while the container runs."""
+        window = self.browser
+        storage = self.user.block_storage
+        volume = storage.create_volume(size=1, name=self.name, wait=True)
+        self.addCleanup(storage.delete_volume, volume)
+        for action, status in (('Attach Volume', 'in-use'),
+                               ('Detach Volume', 'available')):
+            self.instance(action)
+            window.choose('volume', self.name)
+            window.picture(action.lower().replace(' ', '-'))
+            window.click(_CONFIRM, action)
+            window.wait(lambda: storage.get_volume(volume).status == status)
+
     def status_is(self, status: str, shown: str) -> None:
         """Both Nova and the list say so."""
-        self.status(self.user.compute.get_server(self.id), status)
+        self.status(self.user.compute.get_server(self.server_id), status)
         self.browser.open('/project/instances/')
         self.browser.wait(lambda: shown in self.row().text)
 
 
-class StackTest(DashboardTestCase, stacks.StackTestCase):
+class PanelTestCase(DashboardTestCase, stacks.StackTestCase):
+    """Stacks in the Orchestration panel."""
 
-    def test_template(self):
-        """Launched, seen and deleted through the Orchestration panel."""
+    def launch(self, template: str):
+        """The stack of a template, once the list shows it as complete."""
         window = self.browser
         window.open('/project/stacks/')
         window.click('a', 'Launch Stack')
         window.find('[name="template_upload"]')
-        self.upload_file('[name="template_upload"]', self.template(
-            web=self.container()).encode(), '.yaml')
+        self.upload_file('[name="template_upload"]', template.encode(),
+                         '.yaml')
         window.picture('stack-template')
         window.click(_CONFIRM, 'Next')
         window.field('stack_name', self.name)
@@ -294,22 +323,60 @@ class StackTest(DashboardTestCase, stacks.StackTestCase):
         (stack,) = window.wait(lambda: list(
             self.user.orchestration.stacks(name=self.name)))
         self.addCleanup(self.remove, stack)
-        row = f'[data-object-id="{stack.id}"]'
-        window.find(row, 'Create In Progress')
-        window.find(row, 'Create Complete')
+        self.complete(stack, 'CREATE')
+        window.find(self.row(stack), 'Create Complete')
         window.picture('stacks')
+        return stack
 
+    @staticmethod
+    def row(stack) -> str:
+        return f'[data-object-id="{stack.id}"]'
+
+    def topology(self, stack) -> dict[str, str]:
+        """What the picture of a stack shows: names and states."""
+        window = self.browser
         window.open(f'/project/stacks/stack/{stack.id}/')
         window.find('#stack_box', 'Create Complete')
-        window.find('g.node[node_name="web"] image')
+        window.find('g.node image')
+        places: list[list[str]] = [[]]
+
+        def drawn():
+            places.append([
+                node.get_dom_attribute('transform') for node in
+                window.driver.find_elements(By.CSS_SELECTOR, 'g.node')])
+            return places[-1] == places[-2]
+        window.wait(drawn)
         nodes = json.loads(window.driver.find_element(
             By.ID, 'd3_data').get_dom_attribute('data-d3_data'))['nodes']
-        self.assertEqual({'web': 'CREATE_COMPLETE'}, {
-            node['name']: node['status'] for node in nodes
-            if node['name'] != self.name})
         window.picture('stack-topology')
+        self.assert_nobody_else_asked()
+        return {node['name']: node['status'] for node in nodes
+                if node['name'] != self.name}
 
-        window.open('/project/stacks/')
-        self.act(row, 'Delete Stack', 'Delete Stack')
-        window.wait(lambda: not list(
+    def visit(self, stack) -> None:
+        """Follow the link that a stack has as its only output."""
+        self.browser.open(f'/project/stacks/stack/{stack.id}/'
+                          '?tab=stack_details__overview')
+        self.browser.driver.get(self.browser.find(
+            '#stack_details__overview dd a').get_attribute('href'))
+
+
+class StackTest(PanelTestCase):
+
+    def test_template(self):
+        """Launched, seen, visited and deleted."""
+        template = yaml.safe_load(self.template(web=self.container(
+            'mkdir /w; echo served >/w/index.html; httpd -h /w; '
+            + stacks.SLEEP, expose=['80'], floating_network='public')))
+        template['outputs'] = {'site': {'value': {'str_replace': {
+            'template': 'http://ADDRESS/',
+            'params': {'ADDRESS': {'get_attr': ['web', 'floating_ip']}}}}}}
+        stack = self.launch(yaml.safe_dump(template))
+        self.assertEqual({'web': 'CREATE_COMPLETE'}, self.topology(stack))
+        self.visit(stack)
+        self.browser.find('body', 'served')
+
+        self.browser.open('/project/stacks/')
+        self.act(self.row(stack), 'Delete Stack', 'Delete Stack')
+        self.browser.wait(lambda: not list(
             self.user.orchestration.stacks(name=self.name)))

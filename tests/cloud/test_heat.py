@@ -29,7 +29,9 @@ class ContainerTest(stacks.StackTestCase):
                 {'head': ['db', 'logs_head'], 'tail': ['web', 'logs_tail'],
                  'state': ['db', 'state'], 'health': ['web', 'health'],
                  'address': ['web', 'first_address'],
-                 'floating': ['web', 'floating_ip']},
+                 'floating': ['web', 'floating_ip'],
+                 'console': ['web', 'console_urls', 'serial'],
+                 'status': ['web', 'show', 'status']},
                 init={'type': 'OS::Heat::CloudConfig', 'properties': {
                     'cloud_config': {'final_message': 'done'}}},
                 db=self.container(f'echo secret; echo more; {stacks.SLEEP}',
@@ -47,6 +49,8 @@ class ContainerTest(stacks.StackTestCase):
         self.assertEqual('secret', outputs['head'])
         self.assertEqual('serving secret', outputs['tail'])
         self.assertEqual('running', outputs['state'])
+        self.assertEqual('ACTIVE', outputs['status'])
+        self.assertTrue(outputs['console'].startswith('ws'))
         self.assertEqual('secret', base.curl(outputs['floating']).strip())
         self.assertEqual(
             b'#cloud-config\nfinal_message: done\n', base64.b64decode(
@@ -69,6 +73,22 @@ class ContainerTest(stacks.StackTestCase):
             self.assertEqual('changed', base.curl(after['floating']).strip())
             self.assertEqual('web', self.user.compute.get_server(
                 made['web']).metadata['tier'])
+
+        with self.subTest('a larger flavor is a resize'):
+            stack = self.update(stack, template(
+                name='other', environment={'WORD': 'changed'},
+                metadata={'tier': 'web'}, flavor='c1.small'))
+            self.assertEqual(made, self.physical(stack))
+            self.assertEqual('c1.small', self.user.compute.get_server(
+                made['web']).flavor.original_name)
+            self.assertEqual('changed', base.curl(after['floating']).strip())
+
+        with self.subTest('checked: all is well, then one is stopped'):
+            self.assertEqual('CHECK_COMPLETE', self.check(stack).status)
+            self.user.compute.stop_server(made['web'])
+            self.status(self.user.compute.get_server(made['web']), 'SHUTOFF')
+            self.assertEqual('CHECK_FAILED', self.check(stack).status)
+            self.assertIn("'running'", self.reason(stack, 'web'))
 
     def test_lives_on(self):
         """Ended, suspended, built anew, replaced: found by its name."""
@@ -139,9 +159,12 @@ class ContainerTest(stacks.StackTestCase):
 
     def test_ends_as_wanted_or_fails(self):
         stack = self.settled(self.create(self.template(
+            {'code': ['job', 'exit_code']},
             job=self.container('echo done; exit 3', wait_for='exited:3'),
-            bad=self.container('echo "what was wrong" >&2; exit 7'))))
+            bad={**self.container('echo "what was wrong" >&2; exit 7'),
+                 'depends_on': 'job'})))
         self.assertEqual('CREATE_FAILED', stack.status)
+        self.assertEqual(3, self.outputs(stack)['code'])
         self.assertIn('what was wrong', self.reason(stack, 'bad'))
         self.assertIn('exited with code 7', self.reason(stack, 'bad'))
 

@@ -70,7 +70,7 @@ SUITES: ty.Final = (
           profile='cloud', host=True, uses_cloud=True,
           # These are run by name: -- volume, or -- cloud.test_templates
           arguments=('--exclude-regex', r'cloud\.test_(boot_volume|'
-                     r'cloud_init|dashboard|templates|upgrade|volumes)')),
+                     r'cloud_init|templates|upgrade|volumes)')),
 )
 
 

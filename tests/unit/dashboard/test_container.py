@@ -30,6 +30,11 @@ class ContainerTest(unittest.TestCase):
 
     def test_a_virtual_machine(self):
         self.assertEqual(container.Container(), container.Container.of({}))
+        self.assertFalse(container.has_words({'color': 'blue'}))
+
+    def test_one_from_a_volume(self):
+        """It has no image by which it could be told."""
+        self.assertTrue(container.has_words({'container:health': 'healthy'}))
 
     def test_secrets_are_hidden(self):
         names = ('DB_PASSWORD', 'MYSQL_ROOT_PASSWD', 'API_TOKEN', 'secret',

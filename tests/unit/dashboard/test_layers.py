@@ -48,6 +48,16 @@ class LayersTest(unittest.TestCase):
         self.assertEqual([archives.digest(low), archives.digest(high)],
                          [layer.digest for layer in found])
 
+    def test_thin_image(self):
+        """Its layers are images of their own; the manifest has their sizes."""
+        layer = archives.files({'a': b'x' * 5000})
+        archive = archives.OciArchive()
+        manifest = archive.image(layer)
+        del archive.content[f'blobs/sha256/{archives.digest(layer)[7:]}']
+        found = self.read(archive.save(manifest))
+        self.assertEqual([(archives.digest(layer), len(layer))],
+                         [(one.digest, one.size) for one in found])
+
     def test_what_is_no_archive(self):
         for data in (b'', os.urandom(5000), archives.files({
                 'etc/passwd': b'root'})):
