@@ -46,7 +46,8 @@ class VolumeMixin:
                       disk_bus=None, device_type=None, encryption=None):
         with fault.translated(instance):
             tag = _tag(context, instance, connection_info)
-            volumes.attach(instance, connection_info, mountpoint, tag)
+            volumes.attach(context, instance, connection_info, mountpoint,
+                           tag)
         if tag:
             device_metadata.save(context, instance)
 
@@ -66,7 +67,8 @@ class VolumeMixin:
             old = cinder.API().get(
                 context, volumes.volume_id(old_connection_info))
             # Nova decides by the same sign whether to tell Cinder to go on.
-            volumes.swap(instance, old_connection_info, new_connection_info,
+            volumes.swap(context, instance, old_connection_info,
+                         new_connection_info,
                          keeps_id=old.get('migration_status') == 'migrating')
 
     def rebuild(self, context, instance, *args, network_info=None,

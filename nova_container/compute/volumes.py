@@ -34,6 +34,7 @@ from oslo_concurrency import lockutils
 from oslo_log import log
 
 from nova_container.compute import boot_volume
+from nova_container.compute import encryption
 from nova_container.compute import wishes
 from nova_container import exception
 from nova_container.privileged import definition
@@ -75,6 +76,14 @@ def _brick(connection_info: dict):
         conn=connection_info, nfs_mount_point_base=place.state('mnt'))
 
 
+def _properties(connection_info: dict) -> dict:
+    """What os-brick is to know of a connection.
+
+    Its own encryptors need a link to each encrypted volume, and we do not.
+    """
+    return {**connection_info['data'], 'encrypted': False}
+
+
 def properties() -> dict:
     """What Cinder has to know of this host to let it have a volume."""
     return {**connector.get_connector_properties(
@@ -98,10 +107,6 @@ def _check(connection_info: dict) -> None:
     """
     data = connection_info['data']
     name = volume_id(connection_info)
-    if data.get('encrypted'):
-        raise exception.InvalidSpec(
-            f'volume {name} is encrypted, which the container driver cannot '
-            'read; use a volume type without encryption')
     if data.get('format', 'raw') != 'raw':
         raise exception.InvalidSpec(
             f'volume {name} is stored as {data["format"]}, since it has '
@@ -147,7 +152,7 @@ def _names() -> list[str]:
             if name.endswith('.json')]
 
 
-def connect(server: str, connection_info: dict) -> None:
+def connect(context, server: str, connection_info: dict) -> None:
     """Have a volume as a device on this host, for one server more.
 
     Again is as good as once.
@@ -165,9 +170,13 @@ def connect(server: str, connection_info: dict) -> None:
         record.save()
         with _of_share(connection_info):
             device = _brick(connection_info).connect_volume(
-                connection_info['data'])
+                _properties(connection_info))
             volume.connect(name, os.path.abspath(device['path']),
                            _read_only(connection_info))
+        if (encryption.is_encrypted(connection_info)
+                and not volume.is_unlocked(name)):
+            volume.unlock(name, encryption.key(context, name,
+                                               connection_info))
         undo.pop_all()
 
 
@@ -186,7 +195,7 @@ def _let_go(name: str, server: str) -> None:
         with _of_share(record.connection):
             volume.disconnect(name)
             _brick(record.connection).disconnect_volume(
-                record.connection['data'], None)
+                _properties(record.connection), None)
             if (share := _share(record.connection)) is not None:
                 volume.unmount_share(share)
     record.servers.discard(server)
@@ -255,7 +264,7 @@ def connect_all(context, instance, block_device_info: dict | None
             wanted.append(attachment(
                 instance, connection_info, mapping['mount_device'],
                 stored.tag if stored is not None else None))
-            connect(instance.uuid, connection_info)
+            connect(context, instance.uuid, connection_info)
             undo.callback(disconnect, instance.uuid,
                           volume_id(connection_info))
         volume_spec.check_distinct(tuple(wanted))
@@ -270,11 +279,14 @@ def _connect_boot(context, instance, connection_info: dict
         raise exception.InvalidSpec(
             f'volume {name} may be attached to several servers, whose kernels '
             'would destroy its file system: no server boots from it')
+    if encryption.is_encrypted(connection_info):
+        raise exception.InvalidSpec(
+            f'volume {name} is encrypted: no server boots from it')
     # Where the file system begins, that stays for as long as it is used.
     size = _Record(name).archive
     archive = (boot_volume.find(context, name) if size is None
                else boot_volume.Archive(name, size))
-    connect(instance.uuid, connection_info)
+    connect(context, instance.uuid, connection_info)
     with _lock(name):
         record = _Record(name)
         record.archive = archive.size
@@ -309,12 +321,12 @@ def disconnect_all(context, instance, block_device_info: dict | None = None
                           'when the service starts', name, instance=instance)
 
 
-def attach(instance, connection_info: dict, device: str,
+def attach(context, instance, connection_info: dict, device: str,
            tag: str | None = None) -> None:
     """Connect a volume and give it to a container, running or not."""
     wanted = attachment(instance, connection_info, device, tag)
     with contextlib.ExitStack() as undo:
-        connect(instance.uuid, connection_info)
+        connect(context, instance.uuid, connection_info)
         undo.callback(disconnect, instance.uuid, wanted.volume)
         volume.attach(instance.uuid, wanted)
         undo.pop_all()
@@ -332,7 +344,7 @@ def forget(instance, name: str) -> None:
     disconnect(instance.uuid, name)
 
 
-def swap(instance, old: dict, new: dict, keeps_id: bool) -> None:
+def swap(context, instance, old: dict, new: dict, keeps_id: bool) -> None:
     """Put another volume in the place of one, with the same content.
 
     The container is without it while it is copied.
@@ -343,17 +355,17 @@ def swap(instance, old: dict, new: dict, keeps_id: bool) -> None:
     """
     before, target = _attached(instance, old), volume_id(new)
     with contextlib.ExitStack() as undo:
-        connect(instance.uuid, new)
+        connect(context, instance.uuid, new)
         undo.callback(disconnect, instance.uuid, target)
         volume.detach(instance.uuid, before.volume)
         undo.callback(volume.attach, instance.uuid, before)
         volume.copy(before.volume, target)
         disconnect(instance.uuid, before.volume)
-        undo.callback(connect, instance.uuid, old)
+        undo.callback(connect, context, instance.uuid, old)
         if keeps_id:
             disconnect(instance.uuid, target)
             target = before.volume
-            connect(instance.uuid, {**new, 'serial': target})
+            connect(context, instance.uuid, {**new, 'serial': target})
             undo.callback(disconnect, instance.uuid, target)
         volume.attach(instance.uuid,
                       dataclasses.replace(before, volume=target))
@@ -377,8 +389,13 @@ def extend(connection_info: dict, wanted: int) -> None:
 
     :param wanted: bytes
     :raises StateConflict: this host does not see the new size
+    :raises InvalidSpec: it is encrypted
     """
     name = volume_id(connection_info)
+    if encryption.is_encrypted(connection_info):
+        raise exception.InvalidSpec(
+            f'volume {name} is encrypted: its container sees the new size '
+            'once it is detached and attached again')
     # NFS has no such thing, and for RBD os-brick reads what only the kernel's
     # own rbd has; then asking the device is enough.
     with contextlib.suppress(NotImplementedError, OSError):

@@ -22,6 +22,9 @@ is taken only if nothing of the host uses it (it can be opened with O_EXCL), so
 a mounted disk, or one of a RAID or of LVM, cannot be handed to a tenant. A
 file must lie directly in a mounted share.
 
+An encrypted volume has two: the one that was connected is kept apart, as its
+backing, and the one that containers have is where its content can be read.
+
 A volume is in a container as a node below /dev, or as a file system mounted at
 a path, never both: a tenant who could write to a mounted device could hand the
 kernel whatever he likes.
@@ -46,6 +49,7 @@ from nova_container.oci import runtime_config
 from nova_container.privileged import confined
 from nova_container.privileged import context
 from nova_container.privileged import definition
+from nova_container.privileged import encryption
 from nova_container.privileged import file_system
 from nova_container.privileged import linux
 from nova_container.privileged import loop
@@ -110,13 +114,25 @@ def _record(volume_id: str) -> str:
     return place.run('volumes', f'{volume.check_id(volume_id)}.json')
 
 
-def find(volume_id: str) -> Connected | None:
-    """The device of a volume; None if it is not connected."""
+def _backing_record(volume_id: str) -> str:
+    return place.run('volumes', f'{volume.check_id(volume_id)}.backing')
+
+
+def _load(record: str) -> Connected | None:
     try:
-        with open(_record(volume_id)) as file:
+        with open(record) as file:
             return Connected(**json.load(file))
     except FileNotFoundError:
         return None
+
+
+def _save(record: str, found: Connected) -> None:
+    definition.write(record, json.dumps(dataclasses.asdict(found)), 0o600)
+
+
+def find(volume_id: str) -> Connected | None:
+    """The device of a volume; None if it is not connected."""
+    return _load(_record(volume_id))
 
 
 def require(volume_id: str) -> Connected:
@@ -185,15 +201,53 @@ def connect(volume_id: str, path: str, read_only: bool) -> int:
     """
     volume.check_id(volume_id)
     with _locked(volume_id):
-        known = find(volume_id)
+        known = _load(_backing_record(volume_id)) or find(volume_id)
         if _DEVICE_PATH.fullmatch(path) and '/../' not in f'{path}/':
             found = _block_device(volume_id, path, read_only, known)
         else:
             found = known or _looped_file(volume_id, path, read_only)
         if found != known:
-            definition.write(_record(volume_id),
-                             json.dumps(dataclasses.asdict(found)), 0o600)
+            if _load(_backing_record(volume_id)) is not None:
+                with _named(volume_id):
+                    encryption.lock(volume_id)
+                os.unlink(_backing_record(volume_id))
+            _save(_record(volume_id), found)
         return size(found.path)
+
+
+@context.entrypoint
+def is_unlocked(volume_id: str) -> bool:
+    """Whether the content of a connected, encrypted volume can be read."""
+    backing = _load(_backing_record(volume_id))
+    return backing is not None and backing != find(volume_id)
+
+
+@context.entrypoint
+def unlock(volume_id: str, key: str) -> None:
+    """Have the content of a connected, encrypted volume read by its users.
+
+    :raises StateConflict: the key is wrong, or the kernel cannot
+    :raises InvalidSpec: it is not encrypted
+    """
+    with _locked(volume_id):
+        found = require(volume_id)
+        backing = _load(_backing_record(volume_id)) or found
+        if backing != found:
+            return
+        _save(_backing_record(volume_id), backing)
+        with _named(volume_id):
+            number = os.stat(encryption.unlock(
+                volume_id, backing.path, key, backing.read_only)).st_rdev
+        _save(_record(volume_id), Connected(
+            os.major(number), os.minor(number), False, backing.read_only))
+
+
+@contextlib.contextmanager
+def _named(volume_id: str) -> typing.Iterator[None]:
+    try:
+        yield
+    except exception.StateConflict as e:
+        raise exception.StateConflict(f'volume {volume_id}: {e.message}')
 
 
 def _block_device(volume_id: str, path: str, read_only: bool,
@@ -253,21 +307,33 @@ def disconnect(volume_id: str) -> None:
         if found is None:
             return
         _require_halted(volume_id)
-        try:
-            device = found.path
-        except exception.StateConflict:
-            LOG.warning('The device of volume %s was gone before it was let '
-                        'go of', volume_id)
-        else:
-            require_unused(device, f'disconnecting volume {volume_id}')
-            fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _flush(volume_id, fd)
-                if found.looped:
-                    loop.detach(fd)
-            finally:
-                os.close(fd)
+        backing = _load(_backing_record(volume_id))
+        if backing is not None:
+            if backing != found:
+                _let_go(volume_id, found)
+            with _named(volume_id):
+                encryption.lock(volume_id)
+            _save(_record(volume_id), backing)
+            os.unlink(_backing_record(volume_id))
+        _let_go(volume_id, backing or found)
         os.unlink(_record(volume_id))
+
+
+def _let_go(volume_id: str, found: Connected) -> None:
+    try:
+        device = found.path
+    except exception.StateConflict:
+        LOG.warning('The device of volume %s was gone before it was let go of',
+                    volume_id)
+        return
+    require_unused(device, f'disconnecting volume {volume_id}')
+    fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _flush(volume_id, fd)
+        if found.looped:
+            loop.detach(fd)
+    finally:
+        os.close(fd)
 
 
 def _require_halted(volume_id: str) -> None:
@@ -291,9 +357,9 @@ def _flush(volume_id: str, device: int) -> None:
 def take_size(volume_id: str) -> int:
     """Have the device as large as the volume has become.
 
-    :returns: bytes
+    :returns: bytes, of an encrypted volume those that are encrypted
     """
-    found = require(volume_id)
+    found = _load(_backing_record(volume_id)) or require(volume_id)
     if loop.is_loop(found.number):
         fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -539,8 +605,10 @@ def recover() -> None:
     """Take down loop devices over shares that no record names."""
     known = set()
     for name in os.listdir(place.run('volumes')):
-        if name.endswith('.json'):
-            known.add(require(name.removesuffix('.json')).number)
+        if name.endswith(('.json', '.backing')):
+            found = _load(place.run('volumes', name))
+            if found is not None:
+                known.add(found.number)
     for entry in os.scandir('/sys/block'):
         backing = os.path.join(entry.path, 'loop/backing_file')
         with contextlib.suppress(OSError):
@@ -561,6 +629,11 @@ def teardown() -> None:
     """Let go of every volume; no container is left to use one."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(place.run('volumes')):
-            if name.endswith('.json'):
+            if name.endswith('.backing'):
+                try:
+                    encryption.lock(name.removesuffix('.backing'))
+                except exception.ContainerError as e:
+                    LOG.warning('Volume %s stays: %s', name, e)
+            if name.endswith(('.json', '.backing')):
                 os.unlink(place.run('volumes', name))
         recover()

@@ -30,6 +30,19 @@ def connect(volume_id: str, path: str, read_only: bool) -> int:
     return volume.connect(volume_id, path, read_only)
 
 
+def is_unlocked(volume_id: str) -> bool:
+    """Whether the content of an encrypted volume can be read."""
+    return volume.is_unlocked(volume_id)
+
+
+def unlock(volume_id: str, key: str) -> None:
+    """Have the content of an encrypted volume read by its containers.
+
+    :raises StateConflict: the key is wrong, or the kernel cannot
+    """
+    volume.unlock(volume_id, key)
+
+
 def disconnect(volume_id: str) -> None:
     """Let go of it.
 

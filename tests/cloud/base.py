@@ -40,6 +40,7 @@ from tests import archives
 from tests.functional import base as functional
 
 _CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
+_RUN = pathlib.Path('/run/nova-container-cloud')
 _TIMEOUT = 180
 
 # Seconds after which a test is given up.
@@ -260,9 +261,17 @@ def host_state() -> dict[str, list[str]]:
                     if node['run_path'].encode() + b'/' in words:
                         add('monitors', [words.decode()])
     add('loop devices', _loop_files())
-    add('mapped', (str(path) for path in
-                   pathlib.Path('/dev/rbd').glob('*/*')))
+    for devices, names in (('/dev/rbd', 'rbd'), ('/dev/mapper', 'crypt')):
+        add('mapped', _stand_ins(devices, _RUN / names))
     return {kind: items for kind, items in found.items() if items}
+
+
+def _stand_ins(devices: str, records: pathlib.Path) -> list[str]:
+    """Devices of the cloud's stand-ins; other clouds have theirs there, too.
+    """
+    return [str(path) for path in pathlib.Path(devices).rglob('*')
+            if path.is_symlink()
+            and (records / path.relative_to(devices)).exists()]
 
 
 def _loop_files() -> list[str]:
@@ -272,8 +281,8 @@ def _loop_files() -> list[str]:
                      'BACK-INO,BACK-FILE'):
         number, _, path = line.partition(' ')
         with contextlib.suppress(OSError):
-            if path.startswith((cloud()['dir'], '/run/nova-container-cloud/')
-                               ) and os.stat(path).st_ino == int(number):
+            if (path.startswith((cloud()['dir'], f'{_RUN}/'))
+                    and os.stat(path).st_ino == int(number)):
                 found.append(path)
     return found
 

@@ -462,6 +462,45 @@ class MountTest(VolumeTestCase):
             self.assertIn('container:mount:vdb', fault)
 
 
+class EncryptedTest(VolumeTestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        assert base.cloud()['key_manager'], (
+            'run tools/cloud up --volumes --key-manager first')
+        cinder = cls.admin.block_storage
+        kind = cinder.create_type(
+            name='encrypted', extra_specs={'volume_backend_name': 'rbd'})
+        cls.addClassCleanup(cinder.delete_type, kind)
+        cinder.create_type_encryption(
+            kind, provider='luks', cipher='aes-xts-plain64', key_size=256,
+            control_location='front-end')
+
+    def test_life(self):
+        """Readable in the container alone, and the same next time."""
+        volume = self.volume('encrypted')
+        server = self.active(self.boot(self.busybox()))
+        path = self.attach(server, volume)
+        self.shell(server, 'yes words | head -c 1048576 | '
+                   f'dd of={path} bs=64k conv=fsync')
+        with open(f'/dev/rbd/volumes/volume-{volume.id}', 'rb') as file:
+            content = file.read(64 << 20)
+        self.assertEqual(b'LUKS', content[:4])
+        self.assertNotIn(b'words', content)
+        for again in (
+                lambda: self.user.compute.reboot_server(server, 'HARD'),
+                lambda: (self.user.compute.stop_server(server),
+                         self.status(server, 'SHUTOFF'),
+                         self.user.compute.start_server(server))):
+            again()
+            self.assertEqual('ACTIVE', self.settled(server))
+            self.assertEqual('words', self.shell(server, f'head -n 1 {path}'))
+        self.detach(server, volume)
+        path = self.attach(server, volume)
+        self.assertEqual('words', self.shell(server, f'head -n 1 {path}'))
+
+
 class MovingTest(VolumeTestCase):
     """Volumes go where their server goes."""
 

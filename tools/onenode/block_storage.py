@@ -12,11 +12,11 @@
 
 """What the option --volumes adds: stand-ins, files of Cinder, its API.
 
-The kernel that this runs on need not have the modules for RBD and NFS, and
-few kernels let a network namespace use them. Cinder, Ceph, os-brick and Nova
-are the real ones; only ``rbd map`` and ``mount -t nfs`` are replaced, by the
-programs in ``Layout.stand_ins``, which come first in the PATH of nova-compute
-and cinder-volume.
+The kernel that this runs on need not have the modules for RBD, NFS and
+dm-crypt, and few kernels let a network namespace use them. Cinder, Ceph,
+os-brick and Nova are the real ones; only ``rbd map``, ``mount -t nfs`` and
+``cryptsetup open`` are replaced, by the programs in ``Layout.stand_ins``,
+which come first in the PATH of nova-compute and cinder-volume.
 """
 
 import contextlib
@@ -29,8 +29,10 @@ from onenode import plan
 from onenode import template
 
 DEVICES = pathlib.Path('/dev/rbd')
+MAPPINGS = pathlib.Path('/dev/mapper')
 # Name to template. Cinder looks whether there is a mount.nfs.
-STAND_INS = {'mount': 'stand-in-mount', 'mount.nfs': 'stand-in-mount',
+STAND_INS = {'cryptsetup': 'stand-in-cryptsetup',
+             'mount': 'stand-in-mount', 'mount.nfs': 'stand-in-mount',
              'rbd': 'stand-in-rbd'}
 _MODULES = ('rados', 'rbd')
 
@@ -79,10 +81,12 @@ def prepare(layout: plan.Layout) -> bool:
 
 
 def remove_links(layout: plan.Layout) -> None:
-    """Remove the names of devices that the stand-in for ``rbd map`` made."""
+    """Remove the names of devices that the stand-ins made."""
     for link in DEVICES.glob('*/*'):
         if (layout.run / 'rbd' / link.relative_to(DEVICES)).exists():
             link.unlink()
+    for directory in (layout.run / 'crypt').glob('*'):
+        (MAPPINGS / directory.name).unlink(missing_ok=True)
     for directory in (*DEVICES.glob('*'), DEVICES):
         with contextlib.suppress(OSError):
             directory.rmdir()

@@ -39,8 +39,8 @@ SERVICES = (
 
 # For the option --volumes.
 VOLUMES = (
-    'ceph-common', 'ceph-mgr', 'ceph-mon', 'ceph-osd', 'fuse3',
-    'python3-rados', 'python3-rbd', 'qemu-block-extra',
+    'ceph-common', 'ceph-mgr', 'ceph-mon', 'ceph-osd', 'cryptsetup-bin',
+    'fuse3', 'python3-rados', 'python3-rbd', 'qemu-block-extra',
     'qemu-system-common', 'qemu-utils', 'xfsprogs',
 )
 
