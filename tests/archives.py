@@ -97,7 +97,7 @@ def docker_archive(*layers: bytes, raw_config: bytes | None = None,
 def compress(data: bytes, compression: str) -> bytes:
     match compression:
         case 'gzip':
-            return gzip.compress(data, 1)
+            return gzip.compress(data, 1, mtime=0)
         case 'zstd':
             return zstandard.ZstdCompressor().compress(data)
     return data
