@@ -19,6 +19,7 @@ from hypothesis import strategies
 from nova_container.compute import user_data
 from nova_container.compute import wishes
 from nova_container import exception
+from tests import cases
 
 
 def encoded(text: str) -> str:
@@ -83,6 +84,7 @@ class UserDataTest(unittest.TestCase):
             self.assertIn(word, caught.exception.message)
 
     @hypothesis.given(strategies.binary(max_size=200))
+    @cases.cases(100)
     def test_any_bytes_are_read_or_refused(self, content):
         try:
             user_data.words(base64.b64encode(
