@@ -62,6 +62,8 @@ _CHANGED = '/usr/bin/git'
 _PATIENCE = 30
 _EXTENSION = {'gzip': 'gz', 'zstd': 'zst'}
 _MEMORY = 150
+# Descendants that are not ours.
+_OTHERS = ('dockerd', 'containerd')
 
 
 def _run(*words: object, **options) -> None:
@@ -235,7 +237,7 @@ class _Ours:
 
 
 class _Peak:
-    """The largest sum of resident memory of this process's descendants."""
+    """The largest sum of resident memory of our descendants."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -256,7 +258,8 @@ class _Peak:
             total = 0
             for process in me.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    total += process.memory_info().rss
+                    if process.name() not in _OTHERS:
+                        total += process.memory_info().rss
             self.bytes = max(self.bytes, total)
 
 
