@@ -35,9 +35,9 @@ are started by hand, with state of their own; all engines are asked in turn.
 Medians.
 
 Figures of "images", which is some 700 MB unpacked: gzip, zstd, from an
-archive, against podman load, docker load, skopeo copy and two bsdtar at once;
-pull, over HTTP, against podman pull; snapshot, of a container that has changed
-one file.
+archive, against podman load, docker load, skopeo copy and two bsdtar at once,
+with and without the digests that prove a layer; pull, over HTTP, against
+podman pull; snapshot, of a container that has changed one file.
 
 example: tools/bench runtime --format json -n 50 start exec
 """
