@@ -82,6 +82,11 @@ takes crun on a host with cgroup v2 alone, if installed, and runc otherwise.
 The container monitor of the podman project: name or absolute path.
 """),
     cfg.StrOpt(
+        'cryptsetup', default='cryptsetup',
+        help="""
+The program that opens encrypted volumes: name or absolute path.
+"""),
+    cfg.StrOpt(
         'init', default='auto',
         help="""
 The small init that a container with ``container:init`` gets as its first

@@ -114,8 +114,12 @@ def _nodes() -> list[tuple[int, set[int], int]]:
             found.append((int(path.name[4:]),
                           hardware.parse_cpu_spec(cpus) & online(),
                           int(memory[1])))
-    # A kernel without NUMA has one node that it does not show.
-    return found or [(0, online(), psutil.virtual_memory().total >> 10)]
+    if len(found) > 1:
+        return found
+    # A kernel without NUMA has one node that it does not show; that of a
+    # virtual machine can forget memory that was taken away and given back.
+    number = found[0][0] if found else 0
+    return [(number, online(), psutil.virtual_memory().total >> 10)]
 
 
 def _siblings(cpus: set[int]) -> list[set[int]]:

@@ -38,15 +38,19 @@ def path(volume_id: str) -> str:
     return f'/dev/mapper/{_name(volume_id)}'
 
 
+def program() -> str:
+    """Path of cryptsetup(8).
+
+    :raises HostUnsupported: it is not installed
+    """
+    return place.program(place.CONF.container.cryptsetup, 'cryptsetup',
+                         'cryptsetup-bin')
+
+
 def _cryptsetup(*args: str, key: str = '', code: int = 0) -> None:
-    try:
-        done = subprocess.run(
-            ['cryptsetup', '--batch-mode', *args], input=key, text=True,
-            capture_output=True, errors='replace',
-            env={**place.ENV, 'PATH': os.environ['PATH']})
-    except FileNotFoundError:
-        raise exception.HostUnsupported(
-            'cryptsetup is not installed: install the package cryptsetup-bin')
+    done = subprocess.run(
+        [program(), '--batch-mode', *args], input=key, text=True,
+        capture_output=True, errors='replace', env=place.ENV)
     if done.returncode == _WRONG_KEY:
         raise exception.StateConflict('its key does not open it')
     if done.returncode not in (0, code):

@@ -39,6 +39,10 @@ _COMMAND_TIMEOUT = 60
 _PROCESS_ERRORS = tuple(re.compile(pattern) for pattern in (
     r'exec: "?[^"]*"?: executable file not found',
     r'executable file `[^`]*` not found',
+    r'the path `[^`]*` (exists but it is not executable|is not a (regular file'
+    r'|directory))',
+    r'exec container process (\([^)]*\) )?`',
+    r'chdir to `[^`]*`: ',
     r'exec: "?[^"]*"?: (stat .*)?(no such file or directory|permission denied'
     r'|is a directory)',
     r'open executable: ',
@@ -46,15 +50,6 @@ _PROCESS_ERRORS = tuple(re.compile(pattern) for pattern in (
     r'exec format error',
     r'mkdir [^:]*: (not a directory|file exists)',
 ))
-
-
-def _which(name: str, option: str, package: str) -> str:
-    path = shutil.which(name, path=place.ENV['PATH'])
-    if path is None:
-        raise exception.HostUnsupported(
-            f'{name} is not installed: install the package {package}, or set '
-            f'[container] {option} to its path')
-    return path
 
 
 @functools.cache
@@ -65,12 +60,12 @@ def runtime() -> str:
         wish = 'runc'
         if cgroup.unified() and shutil.which('crun', path=place.ENV['PATH']):
             wish = 'crun'
-    return _which(wish, 'oci_runtime', 'runc')
+    return place.program(wish, 'oci_runtime', 'runc')
 
 
 def conmon() -> str:
     """Path of the container monitor ([container] conmon)."""
-    return _which(place.CONF.container.conmon, 'conmon', 'conmon')
+    return place.program(place.CONF.container.conmon, 'conmon', 'conmon')
 
 
 def command(*args: str) -> list[str]:

@@ -37,8 +37,12 @@
         c/<id>/                  config.json, rootfs/, disk/, run.json, ...
 """
 
+import os
+import shutil
+
 from oslo_config import cfg
 
+from nova_container import exception
 from nova_container.privileged import systemd
 from nova_container.spec import container
 from nova_container.spec import idmap
@@ -48,6 +52,20 @@ CONF = cfg.CONF
 # Environment of every process started as root.
 ENV = {'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
        'LC_ALL': 'C.UTF-8'}
+
+
+def program(name: str, option: str, package: str) -> str:
+    """Path of a program that is started as root.
+
+    :param name: what ``[container] OPTION`` says
+    :raises HostUnsupported: it is not there
+    """
+    path = shutil.which(name, path=ENV['PATH'])
+    if path is None:
+        raise exception.HostUnsupported(
+            f'{name} is not installed: install the package {package}, or set '
+            f'[container] {option} to its path')
+    return path
 
 
 def state(*parts: str) -> str:
@@ -94,3 +112,12 @@ def cgroup(*parts: str) -> str:
     if systemd.manages():
         return systemd.path(*parts)
     return '/' + '/'.join((CONF.container.cgroup_parent, *parts))
+
+
+def lasting_cgroup(container_id: str) -> str:
+    """The group around a container's own that is there until it is halted.
+
+    Its own, but with systemd, which removes that with the last process.
+    """
+    own = cgroup(container.check_id(container_id))
+    return os.path.dirname(own) if systemd.manages() else own

@@ -17,6 +17,7 @@ podman and docker use, too), with a pair of categories for each container, so
 that none may touch what is another's.
 """
 
+import functools
 import os
 import re
 import subprocess
@@ -67,13 +68,12 @@ def _require_known(context: str) -> None:
             '[container] selinux = false')
 
 
-def contexts(slot: int) -> SelinuxContexts | None:
-    """Those of the container in a slot ([container] selinux).
+@functools.cache
+def _policy() -> tuple[SelinuxContexts, bool]:
+    """The policy's contexts of containers; whether it has categories.
 
     :raises HostUnsupported: there is no SELinux, or no policy for containers
     """
-    if not place.CONF.container.selinux:
-        return None
     if not enabled():
         raise exception.HostUnsupported(
             '[container] selinux is true, but this kernel runs without '
@@ -86,15 +86,27 @@ def contexts(slot: int) -> SelinuxContexts | None:
             f'SELinux: {path} names no contexts of containers: install the '
             'policy for containers (container-selinux), or set [container] '
             'selinux = false')
-    level = ''
+    contexts = SelinuxContexts(found['process'], found['file'])
     with open(f'{_FILE_SYSTEM}/mls') as file:
-        if file.read().strip() == '1':
-            level = f':{_categories(slot)}'
-    wanted = SelinuxContexts(found['process'] + level,
-                             found['file'] + level)
-    for context in (wanted.process, wanted.file):
-        _require_known(context)
-    return wanted
+        categories = file.read().strip() == '1'
+    level = f':{_categories(0)}' if categories else ''
+    for context in (contexts.process, contexts.file):
+        _require_known(context + level)
+    return contexts, categories
+
+
+def contexts(slot: int) -> SelinuxContexts | None:
+    """Those of the container in a slot ([container] selinux).
+
+    :raises HostUnsupported: there is no SELinux, or no policy for containers
+    """
+    if not place.CONF.container.selinux:
+        return None
+    own, categories = _policy()
+    if not categories:
+        return own
+    level = f':{_categories(slot)}'
+    return SelinuxContexts(own.process + level, own.file + level)
 
 
 def restore(path: str) -> None:

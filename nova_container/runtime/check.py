@@ -38,6 +38,7 @@ from nova_container import conf
 from nova_container import exception
 from nova_container.privileged import apparmor
 from nova_container.privileged import cgroup
+from nova_container.privileged import encryption
 from nova_container.privileged import host
 from nova_container.privileged import initial
 from nova_container.privileged import linux
@@ -415,6 +416,20 @@ def _programs() -> Iterator[Finding]:
         yield _ok('init', initial.program())
     except exception.HostUnsupported as e:
         yield Finding('init', Level.LACKS, 'none', str(e))
+    yield _encryption()
+
+
+def _encryption() -> Finding:
+    """dm-crypt(4) is a module, loaded when it is first used."""
+    name = 'encrypted volumes'
+    try:
+        program = encryption.program()
+    except exception.HostUnsupported as e:
+        return Finding(name, Level.LACKS, 'none', str(e))
+    if not os.path.exists('/dev/mapper/control'):
+        return Finding(name, Level.LACKS, f'{program}, no device mapper',
+                       'volumes of an encrypted type cannot be attached')
+    return _ok(name, program)
 
 
 def _ids() -> Iterator[Finding]:

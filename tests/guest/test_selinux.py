@@ -21,6 +21,7 @@ from nova_container import exception
 from nova_container.privileged import linux
 from nova_container.privileged import namespace
 from nova_container.privileged import place
+from nova_container.privileged import selinux
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import command
@@ -126,6 +127,8 @@ class SelinuxTest(base.RuntimeTestCase):
                        check=True)
         self.addCleanup(subprocess.run, ['umount', _CONTEXTS], check=True)
         container_id = self.define('/bin/true')
+        # As in a helper that was just started.
+        selinux._policy.cache_clear()
         with self.assertRaisesRegex(exception.HostUnsupported,
                                     'container-selinux'):
             engine.create(container_id)

@@ -37,6 +37,8 @@ def _values(cloud: plan.Plan) -> dict[str, object]:
         'compute_driver': plan.DRIVERS[cloud.driver],
         'compute_user': plan.COMPUTE_USER,
         'build_attempts': len(cloud.nodes),
+        'cryptsetup': (layout.stand_ins / 'cryptsetup' if cloud.volumes
+                       else 'cryptsetup'),
         'data': layout.data,
         'database': f'mysql+pymysql://openstack:{secret["database"]}'
                     '@localhost',
