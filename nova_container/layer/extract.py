@@ -49,6 +49,10 @@ ENTRIES_MAX = 2000000
 _ENTRY_BYTES = 256
 _BLOCK_BYTES = 4096
 
+# More, and longer, directories that no entry names are nobody's mistake.
+_IMPLIED_BYTES = 1 << 20
+_PATH_MAX = 1024
+
 # Times that any file system of today can keep, 1901 to 2446; others become
 # the epoch, as Docker does.
 _TIME_MIN = -(1 << 31) * 1000000000
@@ -67,12 +71,15 @@ class Result:
     :ivar bytes: on disk, inodes and whole blocks counted
     :ivar dropped: device nodes left out
     :ivar opaque_root: everything in lower layers is hidden
+    :ivar implied: directories without an entry of their own, that are what
+        lower layers say
     """
 
     entries: int = 0
     bytes: int = 0
     dropped: int = 0
     opaque_root: bool = False
+    implied: list[str] = dataclasses.field(default_factory=list)
 
 
 class _Refused(Exception):
@@ -122,6 +129,7 @@ class Extractor:
         # Directories made so far. Owner, mode and time wait until the end:
         # they change, or get in the way, while entries are still made.
         self._directories: dict[bytes, tar.Member | None] = {}
+        self._remembered = 0
         # Names whose lower versions are hidden.
         self._whiteouts: set[bytes] = set()
         self._make: dict[bytes, Callable[[bytes, tar.Member], None]] = {
@@ -146,7 +154,14 @@ class Extractor:
         for path, directory in self._directories.items():
             if directory is not None:
                 self._attempt(self._finish_directory, path, directory)
+            elif path not in self._whiteouts and self._room_for(path):
+                self._result.implied.append(os.fsdecode(path))
         return self._result
+
+    def _room_for(self, path: bytes) -> bool:
+        """Whether a directory is remembered as implied."""
+        self._remembered += len(path)
+        return len(path) <= _PATH_MAX and self._remembered <= _IMPLIED_BYTES
 
     def _attempt(self, make: Callable[[bytes, tar.Member], None],
                  path: bytes, member: tar.Member) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import stat
+import typing
 
 from nova_container import exception
 from nova_container.layer import changes as listing
@@ -33,9 +34,9 @@ from nova_container.privileged import container
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import layer
 from nova_container.privileged import namespace
 from nova_container.privileged import place
-from nova_container.privileged import rootfs
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -87,9 +88,16 @@ def _changes(container_id: str) -> Iterator[tuple[str, str]]:
 
         upper = open_directory(
             opened.enter_context(disk.upper(container_id, base)))
-        lower = [open_directory(rootfs.layer_path(diff_id))
-                 for diff_id in layers]
+        lower = [_Lower(open_directory(layer.tree(diff_id)),
+                        layer.implied(diff_id)) for diff_id in layers]
         yield from _Walk(base).below(upper, lower, '')
+
+
+class _Lower(typing.NamedTuple):
+    """A directory in a layer, and which of the layer's are made up."""
+
+    fd: int
+    implied: frozenset[str]
 
 
 class _Walk:
@@ -98,7 +106,7 @@ class _Walk:
     def __init__(self, base: int):
         self._ids = (base, place.ids().layers().outside)
 
-    def below(self, upper: int, lower: list[int],
+    def below(self, upper: int, lower: list[_Lower],
               path: str) -> Iterator[tuple[str, str]]:
         """What differs in a directory and below it.
 
@@ -113,7 +121,7 @@ class _Walk:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 yield from self._entry(upper, lower, name, f'{path}/{name}')
 
-    def _entry(self, upper: int, lower: list[int], name: str,
+    def _entry(self, upper: int, lower: list[_Lower], name: str,
                path: str) -> Iterator[tuple[str, str]]:
         if os.fsencode(path[1:]) in diff.MOUNT_POINTS:
             return
@@ -122,7 +130,7 @@ class _Walk:
             yield listing.DELETED, path
             return
         with contextlib.ExitStack() as opened:
-            before, below = self._lower_versions(lower, name, opened)
+            before, below = self._lower_versions(lower, path, opened)
             if not stat.S_ISDIR(status.st_mode):
                 yield (listing.ADDED if before is None
                        else listing.CHANGED), path
@@ -151,24 +159,32 @@ class _Walk:
 
     @staticmethod
     def _lower_versions(
-            lower: list[int], name: str, opened: contextlib.ExitStack,
-    ) -> tuple[os.stat_result | None, list[int]]:
-        """What the layers have by that name, and the directories to merge."""
-        first = None
-        directories: list[int] = []
-        for fd in lower:
+            lower: list[_Lower], path: str, opened: contextlib.ExitStack,
+    ) -> tuple[os.stat_result | None, list[_Lower]]:
+        """What a path is in the layers, and the directories to merge."""
+        name = os.path.basename(path)
+        made_up = first = None
+        directories: list[_Lower] = []
+        hidden = False
+        for fd, implied in lower:
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if diff.is_whiteout(status):
-                break
-            first = first or status
             if not stat.S_ISDIR(status.st_mode):
+                if made_up is None and not diff.is_whiteout(status):
+                    first = first or status
                 break
-            below = os.open(name, _DIRECTORY, dir_fd=fd)
-            opened.callback(os.close, below)
-            directories.append(below)
-            if diff.is_opaque(below):
+            if path[1:] in implied:
+                made_up = made_up or status
+            else:
+                first = first or status
+            if not hidden:
+                below = os.open(name, _DIRECTORY, dir_fd=fd)
+                opened.callback(os.close, below)
+                directories.append(_Lower(below, implied))
+                # Its content; what it is itself, a layer below may say.
+                hidden = diff.is_opaque(below)
+            if hidden and first is not None:
                 break
-        return first, directories
+        return first or made_up, directories

@@ -29,8 +29,8 @@ from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
 from nova_container.privileged import ending
+from nova_container.privileged import layer
 from nova_container.privileged import place
-from nova_container.privileged import rootfs
 from nova_container.spec import codec
 from nova_container.spec import container as container_spec
 from nova_container.spec import idmap
@@ -51,7 +51,7 @@ def _allocate_slot(container_id: str) -> int:
 
 def _require_layers(spec: container_spec.ContainerSpec) -> None:
     for diff_id in spec.layers:
-        if not os.path.isdir(rootfs.layer_path(diff_id)):
+        if not os.path.isdir(layer.tree(diff_id)):
             raise exception.ContainerNotFound(
                 f'container {spec.id}: layer {diff_id} is not on this host')
 

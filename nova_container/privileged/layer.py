@@ -83,6 +83,14 @@ def _check_digest(diff_id: digest.Digest,
             'upload it again')
 
 
+def _check_implied(diff_id: digest.Digest, paths: list[str]) -> None:
+    """What reads archives is not trusted with paths."""
+    for path in paths:
+        if '\0' in path or {'', '.', '..'} & set(path.split('/')):
+            raise exception.ContainerError(
+                f'layer {diff_id.short}: {path!r} is no path in it')
+
+
 def _stream_limit(directory: str, max_bytes: int) -> int:
     """How long a tar may be whose files use ``max_bytes`` there."""
     disk = os.statvfs(directory)
@@ -165,7 +173,7 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     :param max_bytes: limit of what it may use on disk
     :param blob_digest: digest of the bytes as stored, if known
     :returns: ``bytes`` on disk, ``entries``, ``dropped`` device nodes,
-        ``opaque_root``, ``stream`` bytes
+        ``opaque_root``, ``implied`` directories, ``stream`` bytes
     :raises ImageInvalid: damaged, malformed, or not of that digest
     :raises ImageTooBig: larger than ``max_bytes``
     :raises NoSpace: the file system is full
@@ -176,14 +184,15 @@ def unpack(spool: str, diff_id: str, offset: int, size: int, compression: str,
     final = _directory(diff_id)
     try:
         with confined.spool_file(spool) as archive, _workplace() as path:
-            tree = os.path.join(path, 'fs')
-            os.mkdir(tree, 0o755)
-            os.chmod(tree, 0o755)
+            files = os.path.join(path, 'fs')
+            os.mkdir(files, 0o755)
+            os.chmod(files, 0o755)
             ids = place.ids().layers()
-            os.chown(tree, ids.outside, ids.outside)
-            result = unpack_tree(diff_id, archive, tree, ids, max_bytes,
+            os.chown(files, ids.outside, ids.outside)
+            result = unpack_tree(diff_id, archive, files, ids, max_bytes,
                                  **job)
             _check_blob(diff_id, blob_digest, result)
+            _check_implied(diff_id, result['implied'])
             with open(os.path.join(path, 'layer.json'), 'w') as file:
                 json.dump({**result, 'boot_id': _boot_id()}, file)
             try:
@@ -265,7 +274,7 @@ def pack(diff_id: str, spool: str, compression: str) -> dict[str, typing.Any]:
             f'layer {checked.short}: it is not on this host')
     with confined.spool_file(spool, os.O_WRONLY) as output:
         return pack_tree(f'layer {checked.short}', place.ids().layers(),
-                         os.path.join(_directory(checked), 'fs'), output,
+                         tree(checked), output,
                          compression)
 
 
@@ -296,6 +305,17 @@ def _read_result(path: str) -> dict[str, typing.Any] | None:
         return None
 
 
+def tree(diff_id: str) -> str:
+    """Directory of a layer's files."""
+    return os.path.join(_directory(digest.Digest(diff_id)), 'fs')
+
+
+def implied(diff_id: str) -> frozenset[str]:
+    """Directories of a layer of which its archive has no entry."""
+    result = _read_result(_directory(digest.Digest(diff_id))) or {}
+    return frozenset(result.get('implied', ()))
+
+
 @context.entrypoint
 def sync(diff_ids: tuple[str, ...]) -> None:
     """Bring layers to the disk, and note that they are there."""
@@ -315,7 +335,7 @@ def _tree_digest(diff_id: digest.Digest) -> str:
     try:
         return str(confined.run(
             f'layer {diff_id.short}', place.ids().layers(),
-            os.path.join(_directory(diff_id), 'fs'), subprocess.DEVNULL,
+            tree(diff_id), subprocess.DEVNULL,
             (null,), job='pack', output=null, compression='none',
             patient=True)['diff_id'])
     finally:

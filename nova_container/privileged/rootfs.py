@@ -17,17 +17,14 @@ import os
 import stat
 
 from nova_container import exception
+from nova_container.privileged import definition
 from nova_container.privileged import disk
+from nova_container.privileged import implied
+from nova_container.privileged import layer
 from nova_container.privileged import linux
 from nova_container.privileged import place
 from nova_container.privileged import selinux
 from nova_container.spec import container as container_spec
-
-
-def layer_path(diff_id: str) -> str:
-    """Directory of a layer's tree."""
-    algorithm, _, value = diff_id.partition(':')
-    return place.state('layers', algorithm, value, 'fs')
 
 
 def mount(spec: container_spec.ContainerSpec, shift: int,
@@ -45,9 +42,17 @@ def mount(spec: container_spec.ContainerSpec, shift: int,
     # The topmost of equal layers hides the others, and overlay takes a
     # directory only once.
     layers = list(dict.fromkeys(reversed(spec.layers)))
+    # The kernel makes a directory in there with the first mount.
+    if not os.path.exists(os.path.join(writable.work, 'work')):
+        implied.provide(
+            [implied.Layer(layer.tree(diff_id), layer.implied(diff_id))
+             for diff_id in layers],
+            writable.upper, writable.work,
+            place.ids().container(definition.slot(spec.id)).outside
+            - place.ids().layers().outside)
     for name, diff_id in enumerate(layers):
         os.makedirs(str(name), exist_ok=True)
-        mount = linux.open_tree(layer_path(diff_id))
+        mount = linux.open_tree(layer.tree(diff_id))
         try:
             linux.mount_setattr(
                 mount, linux.MOUNT_ATTR_IDMAP | linux.MOUNT_ATTR_RDONLY

@@ -32,7 +32,6 @@ from nova_container.image import trust
 from nova_container.oci import digest
 from nova_container.oci import manifest
 from nova_container.privileged import layer as privileged
-from nova_container.privileged import rootfs
 from tests import archives
 from tests.functional import base
 from tests.functional import test_unpack
@@ -260,7 +259,7 @@ class CommandTest(base.RuntimeTestCase):
         self.assertTrue(privileged.check(diff_id))
         code, _found = self.run_command('verify')
         self.assertEqual(0, code)
-        path = pathlib.Path(rootfs.layer_path(diff_id), 'a')
+        path = pathlib.Path(privileged.tree(diff_id), 'a')
         status = path.stat()
         path.write_bytes(b'cantent')
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

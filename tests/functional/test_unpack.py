@@ -36,6 +36,7 @@ from nova_container import conf
 from nova_container import exception
 from nova_container.image import store
 from nova_container.privileged import context
+from nova_container.privileged import implied
 from nova_container.privileged import layer as privileged
 from tests import archives
 from tests import cases
@@ -728,6 +729,22 @@ class UmociTest(UnpackTestCase):
                      'etc/apt/sources.list'):
             self.assertNotIn(name, found)
 
+    def test_directories_left_out(self):
+        found = self.compare(
+            archives.tar(
+                archives.directory('tmp', mode=0o1777, mtime=5),
+                archives.directory('srv', uid=33, mtime=6),
+                archives.directory('srv/data', mode=0o700, gid=34, mtime=7),
+                archives.directory('hidden', mode=0o700, mtime=8),
+                archives.entry('hidden/lower', b'', mtime=9)),
+            archives.tar(
+                archives.entry('hidden/.wh..wh..opq', b'', mtime=10),
+                archives.entry('srv/data/file', b'', mtime=11)),
+            archives.tar(
+                archives.entry('tmp/file', b'', mtime=12),
+                archives.entry('srv/data/other', b'', mtime=13)))
+        self.assertEqual(stat.S_IFDIR | 0o1777, found['tmp'][0])
+
     def compare(self, *layers: bytes) -> dict[str, tuple]:
         """What is there, as umoci and the store have it."""
         oci = archives.OciArchive()
@@ -742,11 +759,15 @@ class UmociTest(UnpackTestCase):
         image = self.add(content)
         mine = self.state / 'mine'
         mine.mkdir()
-        # One layer alone is none to overlay.
-        empty = self.state / 'empty'
-        empty.mkdir()
+        # What a container's writable layer begins with.
+        upper, work = (self.state / name for name in ('upper', 'work'))
+        for path in (upper, work):
+            path.mkdir()
+        implied.provide([
+            implied.Layer(str(self.tree(diff_id)), privileged.implied(diff_id))
+            for diff_id in reversed(image.layers)], str(upper), str(work), 0)
         lower = ':'.join(str(path) for path in (
-            *map(self.tree, reversed(image.layers)), empty))
+            upper, *map(self.tree, reversed(image.layers))))
         subprocess.run(['mount', '-t', 'overlay', '-o',
                         f'ro,userxattr,lowerdir={lower}', 'overlay',
                         str(mine)], check=True)
