@@ -22,7 +22,6 @@ Kernel documentation: admin-guide/cgroup-v1/blkio-controller.rst,
 admin-guide/cgroup-v2.rst (io.max).
 """
 
-import contextlib
 import errno
 import os
 
@@ -115,9 +114,8 @@ def lift(container_id: str) -> None:
     """
     path = f'{cgroup.ROOT}{place.cgroup(container_id)}/io.max'
     for line in (cgroup.read(path) or '').splitlines():
-        with contextlib.suppress(FileNotFoundError), open(path, 'w') as file:
-            file.write(f'{line.split()[0]} rbps=max wbps=max riops=max '
-                       'wiops=max')
+        cgroup.write(path, f'{line.split()[0]} rbps=max wbps=max riops=max '
+                     'wiops=max')
 
 
 def _limit(group: str, number: int, wish: limits.Limits) -> None:

@@ -116,7 +116,7 @@ def _inherit_cpuset(root: str, group: str) -> None:
 
 def members(container_id: str) -> set[int]:
     """Process ids in a container's groups."""
-    return _pids(place.cgroup(container_id))
+    return _pids(place.lasting_cgroup(container_id))
 
 
 def monitors() -> set[int]:
@@ -151,8 +151,8 @@ def _pids(group: str) -> set[int]:
     for root in hierarchies():
         for directory, _, files in os.walk(root + group):
             if 'cgroup.procs' in files:
-                with open(os.path.join(directory, 'cgroup.procs')) as procs:
-                    pids.update(int(pid) for pid in procs)
+                procs = read(os.path.join(directory, 'cgroup.procs')) or ''
+                pids.update(map(int, procs.split()))
     return pids - {0}
 
 
@@ -160,24 +160,20 @@ def frozen(container_id: str) -> bool:
     """Whether all processes of a container are held still."""
     group = place.cgroup(container_id)
     if unified():
-        path, word = f'{ROOT}{group}/cgroup.freeze', b'1'
+        path, word = f'{ROOT}{group}/cgroup.freeze', '1'
     else:
-        path, word = f'{ROOT}/freezer{group}/freezer.state', b'FROZEN'
-    try:
-        with open(path, 'rb', buffering=0) as file:
-            return file.read().strip() == word
-    except FileNotFoundError:
-        return False
+        path, word = f'{ROOT}/freezer{group}/freezer.state', 'FROZEN'
+    return (read(path) or '').strip() == word
 
 
 def oom_kills(container_id: str) -> int:
     """How many processes the kernel has ended for want of memory.
 
-    0 as soon as the container's group is gone.
+    Since the last start; 0 for a container that is halted.
     """
     if unified():
-        # Counts what is below, too.
-        files = [f'{ROOT}{place.cgroup(container_id)}/memory.events']
+        # Counts what is and was below, too.
+        files = [f'{ROOT}{place.lasting_cgroup(container_id)}/memory.events']
     else:
         files = [f'{directory}/memory.oom_control' for directory, _, _
                  in os.walk(f'{ROOT}/memory{place.cgroup(container_id)}')]
@@ -204,13 +200,15 @@ def reclaim(container_id: str) -> None:
         path, amount = f'{ROOT}/memory{group}/memory.force_empty', '0'
     try:
         if amount is not None:
-            with open(path, 'w') as file:
-                file.write(amount)
+            write(path, amount)
     except OSError as e:
         # It could not take all of that (EAGAIN, EBUSY), or is too old.
-        if e.errno not in (errno.EAGAIN, errno.EBUSY, errno.ENOENT,
-                           errno.EACCES):
+        if e.errno not in (errno.EAGAIN, errno.EBUSY, errno.EACCES):
             raise
+
+
+# The latter between open and what follows.
+_GONE = (errno.ENOENT, errno.ENODEV)
 
 
 def read(path: str) -> str | None:
@@ -219,16 +217,30 @@ def read(path: str) -> str | None:
         with open(path) as file:
             return file.read()
     except OSError as e:
-        # The latter between open and read.
-        if e.errno in (errno.ENOENT, errno.ENODEV):
-            return None
-        raise
+        if e.errno not in _GONE:
+            raise
+        return None
+
+
+def write(path: str, content: str) -> None:
+    """Change a file of a control group, unless the group is gone."""
+    try:
+        with open(path, 'w') as file:
+            file.write(content)
+    except OSError as e:
+        if e.errno not in _GONE:
+            raise
 
 
 def remove(container_id: str) -> None:
-    """Remove what the OCI runtime left of a container's groups."""
+    """Remove what the OCI runtime left of a container's groups.
+
+    :raises OSError: EBUSY while there is a process in one
+    """
+    if systemd.manages():
+        systemd.remove(container_id)
     for root in hierarchies():
-        _remove_tree(root + place.cgroup(container_id))
+        _remove_tree(root + place.lasting_cgroup(container_id))
 
 
 def remove_all() -> None:

@@ -107,21 +107,25 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
     disks = disk.mount(spec.id, own.disk, ids.outside,
                        rescue=definition.load_rescue(spec.id) is not None)
     root = os.path.join(run_dir, 'rootfs')
-    rootfs.mount(spec, shift, disks.rescue or disks.root, root)
+    rescued = None if disks.rescue is None else os.path.join(
+        run_dir, 'rescued')
+    with disk.room_to_mount(spec.id, own.disk, ids.outside,
+                            rescued is not None):
+        rootfs.mount(spec, shift, disks.rescue or disks.root, root)
+        if rescued is not None:
+            os.mkdir(rescued, 0o711)
+            rootfs.mount(own, shift, disks.root, rescued)
     rootfs_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         rootfs.require_directories(rootfs_fd)
         who = identity.resolve(rootfs_fd, spec.process.user)
     finally:
         os.close(rootfs_fd)
-    if disks.rescue is None:
+    if rescued is None:
         injection.inject(spec, root, ids)
     files = provided.write_files(spec, ids.outside)
     within = ''
-    if disks.rescue is not None:
-        rescued = os.path.join(run_dir, 'rescued')
-        os.mkdir(rescued, 0o711)
-        rootfs.mount(own, shift, disks.root, rescued)
+    if rescued is not None:
         within = RESCUED
         files += ((rescued, within),)
     if disks.ephemeral is not None:

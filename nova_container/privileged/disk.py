@@ -70,6 +70,9 @@ _RESCUE = _Volume('rescue', (('rescue-upper', True, 0o755),
                              ('rescue-work', False, 0o700)))
 _VOLUMES = (_ROOT, _EPHEMERAL, _RESCUE)
 
+# Bytes.
+_ROOM = 1 << 20
+
 # Where podman and docker keep images and containers, below /var/lib.
 NESTED = ('containers', 'docker')
 
@@ -136,6 +139,32 @@ def _make_directories(parent: str, volume: _Volume, base: int,
 
 def _limit_project(path: str, project: int, size: int) -> None:
     quota.limit(path, project, size, size // loop.BYTES_PER_INODE)
+
+
+@contextlib.contextmanager
+def room_to_mount(container_id: str, wish: disk.Disk, base: int,
+                  rescue: bool) -> collections.abc.Iterator[None]:
+    """Meanwhile, a disk that is full by its quota takes a little more.
+
+    Overlay makes a directory each time it is mounted, and a mount for which
+    there is no room is read-only: nothing could be removed any more.
+
+    :param rescue: of the rescue system's disk, too
+    """
+    path = place.container_state(container_id)
+
+    def limit(more: int) -> None:
+        for volume in (_ROOT, *((_RESCUE,) if rescue else ())):
+            if wish.root is not None and not os.path.exists(
+                    _image(container_id, volume)):
+                _limit_project(path, _project(volume, base),
+                               wish.root + more)
+
+    limit(_ROOM)
+    try:
+        yield
+    finally:
+        limit(0)
 
 
 def _make(container_id: str, volume: _Volume, size: int | None,

@@ -74,7 +74,6 @@ def end(container_id: str, due: int | None = None) -> None:
     container.mark_halting(container_id, due)
     namespace.with_mounts(
         lambda: block.release(container_id, disk.places(container_id)))
-    oom_kills = cgroup.oom_kills(container_id)
     for kind, timeout in (('pid', _KILL_TIMEOUT),
                           ('monitor', _MONITOR_TIMEOUT)):
         found = container.find_process(container_id, kind)
@@ -89,9 +88,12 @@ def end(container_id: str, due: int | None = None) -> None:
                     'system that hangs')
             process.send_signal(found, 9)
             process.wait(found, timeout)
-    _record_exit(container_id, due, oom_kills)
+    _record_exit(container_id, due)
     console_log.keep(container_id)
     block.lift(container_id)
+    if not os.path.exists(place.container_run(container_id, 'run.json')):
+        # The runtime may be about to write its state.
+        _end_unknown(container_id)
     if os.path.exists(place.run('oci', container_id)):
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
@@ -103,11 +105,8 @@ def end(container_id: str, due: int | None = None) -> None:
 
 def _thaw(container_id: str) -> None:
     """A frozen process does not take even SIGKILL on cgroup v1."""
-    path = (cgroup.ROOT + '/freezer' + place.cgroup(container_id)
-            + '/freezer.state')
-    with contextlib.suppress(FileNotFoundError):
-        with open(path, 'w') as state:
-            state.write('THAWED')
+    cgroup.write(f'{cgroup.ROOT}/freezer{place.cgroup(container_id)}'
+                 '/freezer.state', 'THAWED')
 
 
 def _empty_cgroup(container_id: str) -> None:
@@ -159,23 +158,17 @@ def _unmount_below(run_dir: str) -> None:
             linux.umount(target)
 
 
-def _record_exit(container_id: str, due: int | None,
-                 oom_kills: int) -> None:
+def _record_exit(container_id: str, due: int | None) -> None:
     """Keep how the process ended beyond the run directory.
 
     Of a start that came to nothing, nothing is kept.
-
-    :param oom_kills: as counted before it was ended
     """
     path = place.exit_file(container_id)
     if os.path.exists(place.container_run(container_id, 'started')) and \
             os.path.isdir(place.container_state(container_id)):
-        # systemd removes the group with the last process, and its counter;
-        # the monitor then has noted that there was one.
-        kills = max(oom_kills, cgroup.oom_kills(container_id),
-                    os.path.exists(place.container_run(container_id, 'oom')))
+        kills = cgroup.oom_kills(container_id)
         ended: dict[str, typing.Any] = {
-            'time': time.time(), 'oom_kills': int(kills), 'oom': kills > 0}
+            'time': time.time(), 'oom_kills': kills, 'oom': kills > 0}
         if due is not None:
             ended['due'] = due
         try:

@@ -124,8 +124,9 @@ def interactive(container_id: str, command: command_spec.Command,
 class _Session:
     """One command: its files and its processes."""
 
-    def __init__(self, container_id: str, path: str):
+    def __init__(self, container_id: str, path: str, user: int, group: int):
         self._id = container_id
+        self._owner = user, group
         self._pid_file = f'{path}.pid'
         self.argv = oci_runtime.command(
             'exec', '--process', path, '--pid-file', self._pid_file,
@@ -137,15 +138,19 @@ class _Session:
     def run(self, timeout: float, limit: int,
             data: bytes) -> dict[str, typing.Any]:
         deadline = time.monotonic() + timeout
-        child = subprocess.Popen(
-            self.argv, env=place.ENV, cwd='/', bufsize=0,
-            stdin=subprocess.PIPE if data else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        with child:
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(self._pipe()) for _ in range(2)]
+            child = stack.enter_context(subprocess.Popen(
+                self.argv, env=place.ENV, cwd='/', bufsize=0,
+                stdin=subprocess.PIPE if data else subprocess.DEVNULL,
+                stdout=streams[0][1], stderr=streams[1][1]))
+            for _, end in streams:
+                end.close()
             if data and child.stdin is not None:
                 with contextlib.suppress(BrokenPipeError), child.stdin:
                     child.stdin.write(data)
-            ended, output = _collect(child, deadline, limit)
+            ended, output = _collect(
+                child, [stream for stream, _ in streams], deadline, limit)
             if not ended:
                 self.kill()
                 child.kill()
@@ -155,6 +160,18 @@ class _Session:
                 'stdout': bytes(output[0][:limit]),
                 'stderr': bytes(output[1][:limit]),
                 'truncated': any(len(part) > limit for part in output)}
+
+    @contextlib.contextmanager
+    def _pipe(self) -> collections.abc.Iterator[
+            tuple[typing.BinaryIO, typing.BinaryIO]]:
+        """Whose user may open it again, as /dev/stdout; crun leaves that to
+        its caller.
+        """
+        read, write = os.pipe()
+        with open(read, 'rb', buffering=0) as output, \
+                open(write, 'wb', buffering=0) as end:
+            os.fchown(write, *self._owner)
+            yield output, end
 
     def _failure(self, words: str) -> exception.ContainerError:
         if _NO_ROOM.search(words):
@@ -172,14 +189,14 @@ class _Session:
         _kill_session(self._id, self._pid_file)
 
 
-def _collect(child: subprocess.Popen[bytes], deadline: float,
+def _collect(child: subprocess.Popen[bytes],
+             streams: list[typing.BinaryIO], deadline: float,
              limit: int) -> tuple[bool, tuple[bytearray, bytearray]]:
     """Read until the child has ended; False when the time was up before.
 
     One byte more than ``limit`` is kept, which tells that there was more.
     """
-    assert child.stdout and child.stderr
-    streams, output = (child.stdout, child.stderr), (bytearray(), bytearray())
+    output = bytearray(), bytearray()
     pidfd = os.pidfd_open(child.pid)
     with selectors.DefaultSelector() as ready:
         for stream, kept in zip(streams, output):
@@ -206,7 +223,7 @@ def _collect(child: subprocess.Popen[bytes], deadline: float,
             os.close(pidfd)
 
 
-def _read(stream: typing.IO[bytes], kept: bytearray, limit: int) -> bool:
+def _read(stream: typing.BinaryIO, kept: bytearray, limit: int) -> bool:
     """Take what is there; False when there is nothing (more)."""
     chunk = stream.read(65536)
     if not chunk:
@@ -234,7 +251,9 @@ def _session(container_id: str, command: command_spec.Command,
         fcntl.flock(fd, fcntl.LOCK_EX)
         undo.callback(_remove, path)
         os.write(fd, json.dumps(config).encode())
-        yield _Session(container_id, path)
+        base = container.host_ids(container_id)[0]
+        yield _Session(container_id, path, base + config['user']['uid'],
+                       base + config['user']['gid'])
 
 
 def _remove(path: str) -> None:

@@ -13,11 +13,14 @@
 """systemd as the one that makes control groups.
 
 Where systemd runs on cgroup v2 alone, the tree is its own ("single writer",
-systemd.io/CGROUP_DELEGATION): a container then is a scope of our slice, made
-by the OCI runtime, and all monitors share a scope whose inside is delegated to
-us. It is systemd that names slices and scopes, and that removes them.
+systemd.io/CGROUP_DELEGATION): a container then is a scope, made by the OCI
+runtime, and all monitors share a scope whose inside is delegated to us. It is
+systemd that names slices and scopes, and that removes them: a scope with its
+last process. What the kernel has counted would go at once, so each container's
+scope has a slice of its own within ours, which stays until we stop it.
 """
 
+import errno
 import functools
 import os
 import subprocess
@@ -34,6 +37,9 @@ MONITORS = 'monitors'
 _ROOT = '/sys/fs/cgroup'
 _PROGRAMS = '/usr/sbin:/usr/bin:/sbin:/bin'
 _TIMEOUT = 30
+
+# Until a process is looked for that came late and is to be killed.
+_PATIENCE = 3
 
 
 def runs() -> bool:
@@ -62,21 +68,35 @@ def require() -> None:
             'cgroup v2 alone; set it to auto or cgroupfs')
 
 
+def _stem() -> str:
+    """A dash would mean a slice within one: systemd.slice(5)."""
+    return CONF.container.cgroup_parent.replace('-', '_')
+
+
 def _slice() -> str:
-    """Directly below the root slice: a dash would mean a slice within one."""
-    return CONF.container.cgroup_parent.replace('-', '_') + '.slice'
+    return f'{_stem()}.slice'
+
+
+def slice_of(container_id: str) -> str:
+    """Name of a container's slice, by its dash one within ours."""
+    return f'{_stem()}-{container_id.replace("-", "")}.slice'
 
 
 def path(*parts: str) -> str:
-    """A control group below the root: our slice, or a scope of it."""
+    """A control group below the root: our slice, or a scope in it.
+
+    :param parts: a container's id, or MONITORS; our slice without
+    """
+    slices = (slice_of(part) for part in parts if part != MONITORS)
     scopes = (f'{CONF.container.cgroup_parent}-{part}.scope'
               for part in parts)
-    return '/' + '/'.join((_slice(), *scopes))
+    return '/' + '/'.join((_slice(), *slices, *scopes))
 
 
 def oci_path(container_id: str) -> str:
     """``linux.cgroupsPath`` of config.json: slice, prefix and name."""
-    return f'{_slice()}:{CONF.container.cgroup_parent}:{container_id}'
+    return (f'{slice_of(container_id)}:{CONF.container.cgroup_parent}:'
+            f'{container_id}')
 
 
 def adopt_monitor(pid: int) -> None:
@@ -112,18 +132,37 @@ def _begin_scope(pid: int) -> str:
     done = subprocess.run(
         ['busctl', '--quiet', 'call', 'org.freedesktop.systemd1',
          '/org/freedesktop/systemd1', 'org.freedesktop.systemd1.Manager',
-         'StartTransientUnit', 'ssa(sv)a(sa(sv))', name, 'fail', '4',
+         'StartTransientUnit', 'ssa(sv)a(sa(sv))', name, 'fail', '5',
          'Description', 's', 'Monitors of containers',
          'Slice', 's', _slice(), 'Delegate', 'b', 'true',
+         # A monitor may be gone before systemd has moved it.
+         'CollectMode', 's', 'inactive-or-failed',
          'PIDs', 'au', '1', str(pid), '0'],
         capture_output=True, text=True, stdin=subprocess.DEVNULL,
         env={'PATH': _PROGRAMS, 'LC_ALL': 'C.UTF-8'}, timeout=_TIMEOUT)
     return done.stderr.strip()
 
 
+def remove(container_id: str) -> None:
+    """End what is left of a container's slice and scope.
+
+    :raises OSError: EBUSY while a process is in it; systemd has only asked it
+        to end
+    """
+    try:
+        _systemctl('stop', slice_of(container_id), _PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.EBUSY, f'{slice_of(container_id)} does not stop')
+
+
 def remove_all() -> None:
     """End what is left in our slice, and the slice."""
     for action in ('stop', 'reset-failed'):
-        subprocess.run(['systemctl', '--quiet', action, _slice()],
-                       capture_output=True, stdin=subprocess.DEVNULL,
-                       env={'PATH': _PROGRAMS}, timeout=_TIMEOUT)
+        _systemctl(action, _slice())
+
+
+def _systemctl(action: str, unit: str, timeout: float = _TIMEOUT) -> None:
+    """That there is no such unit (any more) is no failure."""
+    subprocess.run(['systemctl', '--quiet', action, unit],
+                   capture_output=True, stdin=subprocess.DEVNULL,
+                   env={'PATH': _PROGRAMS}, timeout=timeout)

@@ -121,8 +121,7 @@ def read(container_id: str) -> State:
         if monitor and not processes.alive(monitor):
             monitor = None
         code = _exit_code(container_id)
-        oom = (os.path.exists(f'{run_dir}/oom')
-               or cgroup.oom_kills(container_id) > 0)
+        oom = cgroup.oom_kills(container_id) > 0
         # Who halts it meanwhile has moved these to the persistent directory.
         ended = _json(place.container_state(container_id, 'exit.json')) or {}
         return State(Status.STOPPED, None, monitor,

@@ -101,6 +101,18 @@ class FullDiskTest(DiskTestCase):
         self.finish(neighbour)
         self.assertIn('fits', self.text(neighbour))
 
+    def test_full_disk_can_be_emptied_after_a_restart(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'if [ -e /srv/x ]; then rm /srv/x && '
+            'echo emptied; else cat /dev/zero > /srv/x; sync; fi',
+            size=_SMALL)
+        self.finish(container_id)
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.finish(container_id)
+        self.assertIn('emptied', self.text(container_id))
+
     def test_size_is_what_the_container_sees(self):
         out = self.shell("df -k / | tail -n 1 | awk '{print $2}'",
                          size=disk.Disk(root=256 * _MIB))

@@ -52,7 +52,7 @@ class SystemdTest(base.RuntimeTestCase):
         group = _group(container_id)
         self.assertEqual(
             {'ActiveState': 'active', 'MemoryMax': str(64 * _MIB),
-             'TasksMax': '50', 'Slice': os.path.basename(place.cgroup())},
+             'TasksMax': '50', 'Slice': systemd.slice_of(container_id)},
             _show(container_id, 'ActiveState', 'MemoryMax', 'TasksMax',
                   'Slice'))
         self.assertEqual(str(64 * _MIB),
@@ -65,7 +65,11 @@ class SystemdTest(base.RuntimeTestCase):
         engine.halt(container_id)
         self.assertEqual({'ActiveState': 'inactive'},
                          _show(container_id, 'ActiveState'))
-        self.assertFalse(group.exists())
+        self.assertFalse(group.parent.exists())
+        units = subprocess.run(
+            ['systemctl', 'list-units', '--all', '--plain', '--no-legend'],
+            check=True, capture_output=True, text=True).stdout
+        self.assertNotIn(systemd.slice_of(container_id), units)
 
     def test_limits_survive_a_reload_of_systemd(self):
         container_id = self.run_container(*FOREVER, limit=limits.Limits(
@@ -92,7 +96,7 @@ class SystemdTest(base.RuntimeTestCase):
             processes.send_signal(each, signal.SIGKILL)
             processes.wait(each, 30)
         engine.halt(container_id)
-        self.assertFalse(_group(container_id).exists())
+        self.assertFalse(_group(container_id).parent.exists())
 
 
 class CgroupfsTest(base.RuntimeTestCase):
