@@ -63,11 +63,14 @@ class Moves:
     def leaving(self, context, instance) -> None:
         """A server that was leaving this host stays here.
 
-        Nova itself puts the container back and ends the task; of the
-        migration and its resources it does not think.
+        Nova itself puts the container back and ends the task, even one that
+        the new host still prepares for; of the migration and its resources it
+        does not think.
         """
-        events = self._events(context, instance) or {}
-        if _LEAVE not in events or self._ended(events, _LEAVE):
+        events = self._events(context, instance)
+        if events is None or self._ended(events, _LEAVE) or (
+                _LEAVE not in events
+                and instance.task_state != task_states.RESIZE_PREP):
             return
         for migration in self._under_way(context):
             if migration.instance_uuid == instance.uuid:
@@ -75,7 +78,8 @@ class Moves:
 
     def go_on(self, context) -> None:
         """Take the steps that this host was to take before its start."""
-        for migration in self._under_way(context):
+        for migration in (*self._under_way(context),
+                          *self._reverting(context)):
             try:
                 self._go_on(context, migration)
             except nova_exception.NovaException:
@@ -89,6 +93,22 @@ class Moves:
             objects.MigrationList.get_in_progress_by_host_and_node(
                 context, self._host, self._host)
             if migration.migration_type in ('migration', 'resize')]
+
+    def _reverting(self, context):
+        """Moves that Nova calls reverted before the old host has the server
+        back.
+        """
+        for instance in objects.InstanceList.get_by_filters(
+                context, {'task_state': task_states.RESIZE_REVERTING,
+                          'deleted': False}):
+            yield from (
+                migration for migration in
+                objects.MigrationList.get_by_filters(
+                    context, {'instance_uuid': instance.uuid,
+                              'status': 'reverted'},
+                    sort_keys=['id'], sort_dirs=['desc'], limit=1)
+                if self._host in (migration.source_compute,
+                                  migration.dest_compute))
 
     def _go_on(self, context, migration) -> None:
         instance = objects.Instance.get_by_uuid(

@@ -25,15 +25,15 @@ time (see ``namespace``); nothing is forked in Python.
 
 from oslo_config import cfg
 from oslo_privsep import capabilities as caps
-from oslo_privsep import priv_context
 
 from nova_container import conf
+from nova_container.privileged import helper
 
 conf.register_opts(cfg.CONF)
 
 # What runc itself needs to build a container, and what building its root file
 # system and wiring its interfaces takes.
-context = priv_context.PrivContext(
+context = helper.Context(
     'nova_container',
     cfg_section='nova_container_privileged',
     pypath=__name__ + '.context',

@@ -23,8 +23,10 @@ no process ever runs without its network.
 """
 
 import dataclasses
+import errno
 import typing
 
+from oslo_log import log
 from oslo_privsep import daemon
 
 from nova_container import exception
@@ -51,6 +53,8 @@ from nova_container.spec import limits
 from nova_container.spec import network
 from nova_container.spec import signals
 
+LOG = log.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
@@ -64,6 +68,21 @@ class Execution:
     stdout: bytes
     stderr: bytes
     truncated: bool
+
+
+def _surely(call: typing.Callable[..., None], *args: typing.Any) -> None:
+    """Make a call that is as good twice as once; again if the privileged
+    helper, which is started anew then, has ended in the middle of it.
+    """
+    try:
+        call(*args)
+    except OSError as e:
+        # oslo.privsep's own: what a call raises in the helper has a number.
+        if e.errno not in (None, errno.EPIPE):
+            raise
+        LOG.warning('The privileged helper ended in the middle of a call '
+                    '(%s); it is started anew, and the call made again', e)
+        call(*args)
 
 
 def define(spec: container_spec.ContainerSpec) -> None:
@@ -99,7 +118,7 @@ def plug(container_id: str, interface: network.NetworkInterface) -> None:
 
 def unplug(host_device: str) -> None:
     """Remove an interface by its end on the host, if it is there."""
-    link.unplug(host_device)
+    _surely(link.unplug, host_device)
 
 
 def start(container_id: str) -> None:
@@ -123,7 +142,7 @@ def stop(container_id: str, timeout: float) -> None:
     if current.process is not None and timeout > 0:
         if container.terminate(container_id):
             process.wait(current.process, timeout)
-    ending.halt(container_id)
+    _surely(ending.halt, container_id)
 
 
 def halt(container_id: str, restarts: int | None = None) -> None:
@@ -131,7 +150,7 @@ def halt(container_id: str, restarts: int | None = None) -> None:
 
     :param restarts: the start in a row that its restart policy causes next
     """
-    ending.halt(container_id, restarts)
+    _surely(ending.halt, container_id, restarts)
 
 
 def diff(container_id: str, spool: str,
@@ -297,7 +316,7 @@ def close_shell(container_id: str) -> None:
 
 def undefine(container_id: str) -> None:
     """Halt the container and remove it with all its files."""
-    ending.undefine(container_id)
+    _surely(ending.undefine, container_id)
 
 
 def layers_in_use() -> list[str]:

@@ -12,39 +12,55 @@
 
 import contextlib
 import itertools
+import time
 
 import psutil
 
 from tests.cloud import base
 
-# Seconds after the API has answered; a boot takes two to four, a delete one.
-_BOOT_MOMENTS = (0.1, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.6, 3.0)
-_DELETE_MOMENTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+# Seconds from one request to the next, and from the last to the kill. A boot
+# takes two to four, a delete one.
+_BOOTS = (0.7, (0.1, 0.4, 0.9))
+_DELETES = (0.2, (0.0, 0.1, 0.3))
+_AT_ONCE = 4
 
 
 class KillTest(base.CloudTestCase):
-    """nova-compute killed with SIGKILL, at ten moments each.
+    """nova-compute killed with SIGKILL while it does several things, each
+    further than the next.
 
     Its supervisor starts it again. What a user asked for then comes to an
     end, and the nodes are as they were.
     """
 
-    def test_during_boot(self):
+    def test_during_boots(self):
         ends = []
-        for moment in _BOOT_MOMENTS:
-            server = self.boot(self.busybox())
+        interval, moments = _BOOTS
+        for moment in moments:
+            servers = []
+            for _ in range(_AT_ONCE):
+                time.sleep(interval)
+                servers.append(self.boot(self.busybox()))
             base.kill_computes(moment)
-            ends.append(self.settled(server))
-            self.delete(server)
+            ends += [self.settled(server) for server in servers]
+            for server in servers:
+                self.delete(server)
             self.assertEqual(self.before, base.host_state(), moment)
         self.assertLessEqual(set(ends), {'ACTIVE', 'ERROR'})
 
-    def test_during_delete(self):
-        for moment in _DELETE_MOMENTS:
-            server = self.active(self.boot(self.busybox()))
-            self.user.compute.delete_server(server)
+    def test_during_deletes(self):
+        interval, moments = _DELETES
+        for moment in moments:
+            servers = [self.boot(self.busybox()) for _ in range(_AT_ONCE)]
+            for server in servers:
+                self.active(server)
+            for server in servers:
+                time.sleep(interval)
+                self.user.compute.delete_server(server)
             base.kill_computes(moment)
-            self.user.compute.wait_for_delete(server, interval=0.5, wait=120)
+            for server in servers:
+                self.user.compute.wait_for_delete(server, interval=0.5,
+                                                  wait=120)
             self.assertEqual(self.before, base.host_state(), moment)
 
     def test_running_servers_do_not_notice(self):
@@ -102,6 +118,13 @@ class InterruptedTest(base.CloudTestCase):
             'migrate_server', server, 'compute_resize_instance', host=other))
         self.assertEqual(here, self.host(server))
         self.assertEqual({here}, self.allocated(server))
+        # On its way back.
+        self.admin.compute.migrate_server(server, host=other)
+        self.status(server, 'VERIFY_RESIZE')
+        self.assertEqual('ACTIVE', self.interrupted(
+            'revert_server_resize', server, 'compute_finish_revert_resize',
+            hosts=[here]))
+        self.assertEqual({here}, self.allocated(server))
         # On its new one: it goes on there.
         self.assertEqual('VERIFY_RESIZE', self.interrupted(
             'migrate_server', server, 'compute_finish_resize', hosts=[other],
@@ -116,6 +139,20 @@ class InterruptedTest(base.CloudTestCase):
             server, 'cat', '/srv/kept').stdout)
         self.assertEqual(addresses, self.user.compute.get_server(
             server).addresses)
+
+    def test_a_helper_that_is_killed_during_delete(self):
+        server = self.active(self.boot(self.busybox()))
+        held = [helper for node in base.cloud()['nodes']
+                for helper in base.privileged_helpers(node)]
+        for helper in held:
+            helper.suspend()
+        try:
+            self.user.compute.delete_server(server)
+            self.await_begin(server, 'compute_terminate_instance')
+        finally:
+            for helper in held:
+                helper.kill()
+        self.user.compute.wait_for_delete(server, interval=0.5, wait=120)
 
     def interrupted(self, operation: str, server, event: str, hosts=None,
                     task: str | None = None, **fields) -> str:
