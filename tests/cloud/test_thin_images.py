@@ -13,7 +13,10 @@
 """Images whose layers are images: who may use a layer that a host has."""
 
 import io
+import os
 import uuid
+
+import psutil
 
 from nova_container.image import thin
 from nova_container.oci import digest
@@ -23,6 +26,7 @@ from tests.cloud import base
 from tests.functional import base as functional
 
 _TYPE = 'application/vnd.oci.image.layer.v1.tar'
+_LARGE = 16 << 20
 
 
 def descriptor(layer: bytes) -> manifest.Descriptor:
@@ -107,3 +111,35 @@ class ThinImageTest(base.CloudTestCase):
             member=self.other_project, image=layers[1])
         fault = self.as_other(self.fault, self.boot_other(image))
         self.assertIn('may read', fault)
+
+    @staticmethod
+    def read_by_glance() -> int:
+        """Bytes that Glance has read from files so far: proc_pid_io(5)."""
+        master = psutil.Process(base.service_pid('glance'))
+        return sum(process.io_counters().read_chars
+                   for process in (master, *master.children(recursive=True)))
+
+    def test_second_boot_moves_no_layer(self):
+        low = functional.busybox_layer()
+        group = self.user.compute.create_server_group(
+            name='test-one-host', policy='affinity')
+        self.addCleanup(self.user.compute.delete_server_group, group)
+        for thin_image in (False, True):
+            layers = (low, archives.files({'data': os.urandom(_LARGE)}))
+            if thin_image:
+                for layer in layers:
+                    self.upload_layer(self.user, layer)
+                image = self.upload_to(self.user, thin_archive(*layers))
+            else:
+                image = self.upload_to(
+                    self.user, base.busybox_archive(layers[1]))
+            moved = []
+            for _ in range(2):
+                before = self.read_by_glance()
+                self.active(self.boot(
+                    image.id, networks='none',
+                    scheduler_hints={'group': group.id}))
+                moved.append(self.read_by_glance() - before)
+            with self.subTest(thin=thin_image, moved=moved):
+                self.assertGreater(moved[0], _LARGE)
+                self.assertLess(moved[1], _LARGE // 100)
