@@ -177,7 +177,7 @@ def _protect(device: str, read_only: bool) -> None:
     """Have the kernel refuse to write to a block device, or no longer.
 
     With cgroup version 2 nothing else does: a container's root may open any
-    node that is its own.
+    node that is its own. One that takes no writes by itself stays as it is.
     """
     fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -185,6 +185,9 @@ def _protect(device: str, read_only: bool) -> None:
         fcntl.ioctl(fd, _BLKROGET, now)
         if struct.unpack('i', now)[0] != read_only:
             fcntl.ioctl(fd, _BLKROSET, struct.pack('i', read_only))
+    except OSError as e:
+        if read_only or e.errno not in (errno.EACCES, errno.EROFS):
+            raise
     finally:
         os.close(fd)
 
