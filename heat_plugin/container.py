@@ -494,6 +494,15 @@ class Container(server.Server):
             'port_id': first.port_id}})['floatingip']
         self.data_set(_FLOATING_IP, floating['id'])
 
+    def _own_floating_ip(self) -> str | None:
+        """By Neutron: Nova learns of it later, and Heat asks only once."""
+        floating = self.data().get(_FLOATING_IP)
+        if floating:
+            with self.client_plugin('neutron').ignore_not_found:
+                return self.client('neutron').show_floatingip(floating)[
+                    'floatingip']['floating_ip_address']
+        return None
+
     def _release_floating_ip(self) -> None:
         floating = self.data().get(_FLOATING_IP)
         if floating:
@@ -537,6 +546,8 @@ class Container(server.Server):
         if name in (self.STATE, self.HEALTH, self.EXIT_CODE):
             return getattr(_observation(
                 self.client_plugin().get_server(self.resource_id)), name)
+        if name == self.FLOATING_IP and (own := self._own_floating_ip()):
+            return own
         if name in (self.FIRST_ADDRESS, self.FLOATING_IP):
             return exposure.first_address(
                 self.client().servers.get(self.resource_id).addresses,
