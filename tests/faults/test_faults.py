@@ -22,7 +22,6 @@ user saw an error, and what was left behind.
 """
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -125,23 +124,27 @@ class FaultTestCase(base.CloudTestCase):
         else:
             getattr(self.user.compute, f'{operation}_server')(server)
 
-    def rest(self, server) -> str | None:
+    def rest(self, server, wait: int = 300) -> str | None:
         """The status once nothing is under way; DELETED when it is gone.
 
         None if that does not come: Nova has given up, and could not even
         write that down.
+
+        :param wait: seconds
         """
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            with contextlib.suppress(exceptions.SDKException):
+        try:
+            for _ in base.utils.iterate_timeout(
+                    wait, f'server {server.id} is still at work', wait=1):
                 try:
                     found = self.user.compute.get_server(server)
                 except exceptions.NotFoundException:
                     return 'DELETED'
+                except exceptions.SDKException:
+                    continue
                 if found.task_state is None and found.status != 'BUILD':
                     return found.status
-            time.sleep(1)
-        return None
+        except exceptions.ResourceTimeout:
+            return None
 
     def again(self, action, *args) -> None:
         """What a user does who sees an error: the same once more."""
@@ -155,7 +158,7 @@ class FaultTestCase(base.CloudTestCase):
 
     def end(self, server, row: Row) -> None:
         """Remove the server, and count what it leaves."""
-        if self.rest(server) == 'VERIFY_RESIZE':
+        if self.rest(server, 60) == 'VERIFY_RESIZE':
             self.again(self.user.compute.confirm_server_resize, server)
             self.rest(server)
         self.again(self.user.compute.delete_server, server)
@@ -196,7 +199,7 @@ class ServiceTest(FaultTestCase):
         stuck = status is None
         if stuck:
             base.kill_computes(0)
-            status = self.rest(server)
+            status = self.rest(server, 60)
         if stuck or status != wanted:
             row.errors += 1
             if operation == 'migrate' and status != wanted:
@@ -233,6 +236,7 @@ class RandomTest(FaultTestCase):
                 server = self.active(self.boot(self.busybox(), metadata={
                     'container:stop_signal': 'SIGKILL'}))
             status = self.rest(server)
+            self.assertIsNotNone(status, f'{server.id} is still at work')
             operation = self.random.choice({
                 'ACTIVE': ('reboot', 'stop', 'pause', 'suspend', 'rescue',
                            'migrate', 'resize', 'rebuild', 'snapshot',
