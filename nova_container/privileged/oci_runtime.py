@@ -132,7 +132,7 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
     args = [
         '-l', 'k8s-file:' + place.container_state(container_id, 'log'),
         '--log-size-max', str(console_log.file_size()),
-        '--exit-dir', place.run('exits'), '--persist-dir', run_dir,
+        '--exit-dir', place.run('exits'),
     ]
     if terminal:
         args += ['-t', '-i', '--leave-stdin-open']
