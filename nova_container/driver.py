@@ -20,6 +20,7 @@ import os
 import subprocess
 
 from nova.compute import power_state
+from nova.compute import vm_states
 import nova.conf
 from nova.virt import driver
 from nova.virt import event as virtevent
@@ -290,6 +291,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         """Take up what has changed in Nova since the last start."""
         attachments = volumes.connect_all(context, instance,
                                           block_device_info)
+        if (instance.vm_state != vm_states.RESCUED
+                and state.rescued(instance.uuid)):
+            # Nova did not take note of the rescue, and would not end it.
+            engine.unrescue(instance.uuid)
         image = self._images.of(instance)
         if image is not None:
             engine.define(self._intent(instance, image, network_info,

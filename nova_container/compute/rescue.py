@@ -18,6 +18,8 @@ the instance's ports and limits; what the instance has on its disks is at
 itself is gone after unrescue.
 """
 
+import contextlib
+
 from nova import exception as nova_exception
 from oslo_config import cfg
 from oslo_log import log
@@ -38,7 +40,8 @@ class RescueMixin:
 
     def rescue(self, context, instance, network_info, image_meta,
                rescue_password, block_device_info, share_info):
-        with fault.translated(instance), self._decided(instance):
+        with fault.translated(instance), self._decided(instance), \
+                contextlib.ExitStack() as undo:
             image_id = instance.image_ref
             if 'id' in image_meta:
                 image_id = image_meta.id
@@ -47,12 +50,15 @@ class RescueMixin:
             image = self._images.ensure(context, instance, image_meta,
                                         image_id)
             engine.halt(instance.uuid)
+            # Nova refuses to unrescue a server in error.
+            undo.callback(engine.unrescue, instance.uuid)
             engine.rescue(intent.rescue(
                 instance, image, network_info, CONF.container.pids_limit,
                 volumes.connect_all(context, instance, block_device_info),
                 self._images.properties(context, image_id),
                 own=image_id == instance.image_ref))
             self._boot(instance, network_info)
+            undo.pop_all()
         try:
             password.set_admin(instance, rescue_password)
         except (exception.ContainerError, nova_exception.NovaException) as e:

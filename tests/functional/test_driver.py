@@ -13,6 +13,7 @@
 """The compute driver over the real runtime; Nova's database is in memory."""
 
 import contextlib
+import dataclasses
 import threading
 from unittest import mock
 
@@ -24,10 +25,13 @@ from nova import objects
 from nova.virt import event as virtevent
 import os_vif
 
+from nova_container.compute import intent
 from nova_container import driver as container_driver
+from nova_container.privileged import definition
 from nova_container.privileged import process as processes
 from nova_container.runtime import engine
 from nova_container.runtime import state
+from nova_container.spec import container
 from nova_container.spec import health
 from nova_container.spec import restart
 from tests.functional import base
@@ -55,7 +59,7 @@ class Database:
             instance = objects.Instance(
                 context, uuid=uuid, id=1, project_id='p',
                 metadata=dict(self.metadata[uuid]), system_metadata={},
-                user_data=None,
+                user_data=None, image_ref='i',
                 vm_state=self.vm_state[uuid],
                 task_state=self.task_state[uuid],
                 flavor=objects.Flavor(extra_specs={}),
@@ -77,7 +81,8 @@ class VirtApi:
         return contextlib.nullcontext()
 
 
-class DriverTest(base.RuntimeTestCase):
+class DriverTestCase(base.RuntimeTestCase):
+    """A driver whose Nova is this test."""
 
     def setUp(self):
         super().setUp()
@@ -135,6 +140,9 @@ class DriverTest(base.RuntimeTestCase):
 
     def power(self, instance):
         return self.driver.get_info(instance).state
+
+
+class DriverTest(DriverTestCase):
 
     def test_exit_is_told_and_written_to_metadata(self):
         instance = self.boot('/bin/sh', '-c', 'exit 3')
@@ -214,3 +222,52 @@ class DriverTest(base.RuntimeTestCase):
         self.await_metadata(instance, exit_code='137')
         self.assertNotIn('container:health',
                          self.database.metadata[instance.uuid])
+
+
+class RescueTest(DriverTestCase):
+
+    def setUp(self):
+        super().setUp()
+        for name, found in (('ensure', self.image), ('properties', {}),
+                            ('of', None)):
+            self.enterContext(mock.patch.object(
+                self.driver._images, name, autospec=True,
+                return_value=found))
+
+    def rescue(self, instance, *args):
+        spec = dataclasses.replace(definition.load_own(instance.uuid),
+                                   process=container.Process(args))
+        with mock.patch.object(intent, 'rescue', autospec=True,
+                               return_value=spec):
+            self.driver.rescue(None, instance, [], objects.ImageMeta(id='i'),
+                               'secret', None, None)
+
+    def command(self, instance):
+        """What the first process runs."""
+        with open(f'/proc/{state.read(instance.uuid).process.pid}/cmdline'
+                  ) as file:
+            return file.read().split('\0')[:-1]
+
+    def test_failed_one_is_over(self):
+        instance = self.boot('/bin/sleep', '1000000')
+        with self.assertRaises(nova_exception.InvalidInput):
+            self.rescue(instance, '/bin/nothing')
+        self.assertEqual(power_state.SHUTDOWN, self.power(instance))
+        self.assertFalse(state.rescued(instance.uuid))
+        instance.vm_state = vm_states.ERROR
+        self.driver.reboot(None, instance, [], 'HARD')
+        self.assertEqual(['/bin/sleep', '1000000'], self.command(instance))
+
+    def test_ends_with_a_hard_reboot_if_nova_does_not_know_of_it(self):
+        instance = self.boot('/bin/sleep', '1000000')
+        self.rescue(instance, '/bin/sleep', '2000000')
+        self.driver.reboot(None, instance, [], 'HARD')
+        self.assertEqual(['/bin/sleep', '1000000'], self.command(instance))
+
+    def test_goes_on_after_a_restart_of_the_host(self):
+        instance = self.boot('/bin/sleep', '1000000')
+        self.rescue(instance, '/bin/sleep', '2000000')
+        instance.vm_state = vm_states.RESCUED
+        engine.halt(instance.uuid)
+        self.driver.resume_state_on_host_boot(None, instance, [], None)
+        self.assertEqual(['/bin/sleep', '2000000'], self.command(instance))
