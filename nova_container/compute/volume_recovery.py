@@ -17,11 +17,16 @@ whose nova-compute is killed meanwhile stays ``detaching`` or ``reserved``. So
 some time after a start, when what was still in the queue has been worked off,
 such volumes of this host's servers are looked for, and the detaching is
 finished, the attaching taken back.
+
+A volume that comes with a server to its new host is ``attaching``, too, and
+stays so if the server does not start there. It is the server's, which may run
+with it by now: that is what Cinder is told then.
 """
 
 import datetime
 
 from keystoneauth1 import exceptions as keystone_exception
+from nova.compute import instance_actions
 from nova.compute import vm_states
 from nova import context as nova_context
 from nova import exception as nova_exception
@@ -30,12 +35,14 @@ from nova import utils as nova_utils
 from nova.virt import block_device as driver_block_device
 from nova.volume import cinder
 from oslo_log import log
+from oslo_serialization import jsonutils
 from oslo_utils import timeutils
 
 from nova_container.compute import volumes
 from nova_container import exception
 from nova_container.runtime import schedule
 from nova_container.runtime import state
+from nova_container.runtime import volume as volume_runtime
 
 LOG = log.getLogger(__name__)
 
@@ -46,6 +53,9 @@ _ATTEMPTS = 10
 
 _DETACHING = ('detaching',)
 _ATTACHING = ('reserved', 'attaching')
+
+# What is read of a server's actions, the newest first.
+_ACTIONS = 10
 
 
 class Finisher:
@@ -90,8 +100,7 @@ class Finisher:
                                                                      ids)
         for server, mappings in found.items():
             for mapping in mappings:
-                if (mapping.is_volume and not mapping.is_root
-                        and mapping.volume_id in stuck):
+                if mapping.is_volume and mapping.volume_id in stuck:
                     self._finish_one(context, server, mapping)
 
     def _finish_one(self, context, server: str, mapping) -> None:
@@ -104,17 +113,15 @@ class Finisher:
                     or instance.vm_state == vm_states.BUILDING):
                 return
             if volume['status'] in _DETACHING:
-                LOG.warning('Detaching volume %s was interrupted; it is '
-                            'finished now', volume['id'], instance=instance)
-                driver_block_device.convert_volume(mapping).detach(
-                    context, instance, self._cinder, self._driver,
-                    destroy_bdm=True)
-                mapping.destroy()
+                if not mapping.is_root and self._leaves(context, instance,
+                                                        volume):
+                    self._detach(context, instance, mapping)
             elif volume['status'] in _ATTACHING:
-                LOG.warning('Attaching volume %s was interrupted; it is '
-                            'taken back now', volume['id'],
-                            instance=instance)
-                self._take_back(context, instance, mapping)
+                # Nova writes that down once the server has the volume.
+                if jsonutils.loads(mapping.connection_info or 'null'):
+                    self._complete(context, instance, mapping)
+                elif not mapping.is_root:
+                    self._take_back(context, instance, mapping)
         try:
             alone()
         except (nova_exception.NovaException, exception.ContainerError):
@@ -129,7 +136,44 @@ class Finisher:
             changed = datetime.datetime.fromisoformat(changed)
         return timeutils.normalize_time(changed) > self._started
 
+    @staticmethod
+    def _leaves(context, instance, volume: dict) -> bool:
+        """Whether it is this server, of all that have a volume which is
+        ``detaching``, from which it goes.
+        """
+        if len(volume.get('attachments') or ()) < 2:
+            return True
+        return any(
+            action.action == instance_actions.DETACH_VOLUME
+            and not any(
+                event.event == 'compute_detach_volume' and event.finish_time
+                for event in objects.InstanceActionEventList.get_by_action(
+                    context, action.id))
+            for action in objects.InstanceActionList.get_by_instance_uuid(
+                context, instance.uuid, limit=_ACTIONS))
+
+    def _detach(self, context, instance, mapping) -> None:
+        LOG.warning('Detaching volume %s was interrupted; it is finished now',
+                    mapping.volume_id, instance=instance)
+        driver_block_device.convert_volume(mapping).detach(
+            context, instance, self._cinder, self._driver, destroy_bdm=True)
+        mapping.destroy()
+
+    def _complete(self, context, instance, mapping) -> None:
+        if (not mapping.attachment_id or instance.uuid not in
+                volume_runtime.attached().get(mapping.volume_id, ())):
+            return
+        found = self._cinder.attachment_get(context, mapping.attachment_id)
+        # Nova moves the status there if there is a connection.
+        if found['connection_info'].get('status') == 'attaching':
+            LOG.warning('The server has volume %s, of which Cinder was not '
+                        'told; it is now', mapping.volume_id,
+                        instance=instance)
+            self._cinder.attachment_complete(context, mapping.attachment_id)
+
     def _take_back(self, context, instance, mapping) -> None:
+        LOG.warning('Attaching volume %s was interrupted; it is taken back '
+                    'now', mapping.volume_id, instance=instance)
         volumes.forget(instance, mapping.volume_id)
         if mapping.attachment_id:
             self._cinder.attachment_delete(context, mapping.attachment_id)

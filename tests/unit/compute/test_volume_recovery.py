@@ -1,0 +1,149 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+import datetime
+import types
+from unittest import mock
+
+from nova.compute import instance_actions
+from nova.compute import vm_states
+from nova import objects
+
+from nova_container.compute import volume_recovery
+from tests.unit import base
+
+objects.register_all()
+
+_BEFORE = '2020-01-01T00:00:00.000000'
+_CONNECTION = '{"driver_volume_type": "rbd", "data": {}}'
+
+
+def _mapping(connection_info=_CONNECTION, is_root=False):
+    return mock.Mock(volume_id='volume', attachment_id='attachment',
+                     is_volume=True, is_root=is_root,
+                     connection_info=connection_info)
+
+
+class FinisherTest(base.TestCase):
+    """A start of the service, with one volume that Cinder is waiting for."""
+
+    def setUp(self):
+        super().setUp()
+        self.cinder = self.patch(volume_recovery.cinder, 'API').return_value
+        self.patch(volume_recovery.schedule, 'Schedule')
+        self.forget = self.patch(volume_recovery.volumes, 'forget')
+        self.attached = self.patch(volume_recovery.volume_runtime, 'attached')
+        self.detach = self.patch(
+            volume_recovery.driver_block_device,
+            'convert_volume').return_value.detach
+        self.patch(objects.Instance, 'get_by_uuid').side_effect = (
+            lambda context, uuid: mock.Mock(
+                uuid=uuid, task_state=None, vm_state=vm_states.ACTIVE))
+
+    def patch(self, *args):
+        patcher = mock.patch.object(*args, autospec=True)
+        self.addCleanup(patcher.stop)
+        return patcher.start()
+
+    def start(self, status, connection='attaching', has=('server',),
+              **mappings):
+        """:param connection: status of the attachment; None without one
+        :param has: containers that have the volume
+        """
+        volume = {'id': 'volume', 'status': status, 'updated_at': _BEFORE,
+                  'attachments': dict.fromkeys(mappings)}
+        self.cinder.get.return_value = volume
+        self.cinder.get_all.side_effect = lambda context, search_opts: (
+            [volume] if search_opts['status'] == status else [])
+        self.cinder.attachment_get.return_value = {
+            'id': 'attachment',
+            'connection_info': {'status': connection} if connection else {}}
+        self.attached.return_value = {'volume': list(has)} if has else {}
+        with mock.patch.object(volume_recovery.state, 'ids', autospec=True,
+                               return_value=list(mappings)), \
+                mock.patch.object(
+                    objects.BlockDeviceMappingList, 'bdms_by_instance_uuid',
+                    autospec=True, return_value={
+                        server: [mapping]
+                        for server, mapping in mappings.items()}):
+            volume_recovery.Finisher(None)._due(1)
+
+    def assert_kept(self, mapping):
+        self.forget.assert_not_called()
+        self.cinder.attachment_delete.assert_not_called()
+        mapping.destroy.assert_not_called()
+
+    def test_volume_that_came_with_a_failed_move_stays(self):
+        for is_root in (False, True):
+            mapping = _mapping(is_root=is_root)
+            self.cinder.attachment_complete.reset_mock()
+            self.start('attaching', server=mapping)
+            self.assert_kept(mapping)
+            self.cinder.attachment_complete.assert_called_once_with(
+                mock.ANY, 'attachment')
+
+    def test_volume_that_the_container_lacks_stays(self):
+        mapping = _mapping()
+        self.start('reserved', None, (), server=mapping)
+        self.assert_kept(mapping)
+        self.cinder.attachment_complete.assert_not_called()
+
+    def test_volume_without_a_connection_is_not_in_use(self):
+        mapping = _mapping()
+        self.start('reserved', None, server=mapping)
+        self.assert_kept(mapping)
+        self.cinder.attachment_complete.assert_not_called()
+
+    def test_another_server_is_being_given_it(self):
+        mapping = _mapping()
+        self.start('attaching', 'attached', server=mapping)
+        self.assert_kept(mapping)
+        self.cinder.attachment_complete.assert_not_called()
+
+    def test_interrupted_attaching_is_taken_back(self):
+        for connection_info in (None, 'null'):
+            mapping = _mapping(connection_info)
+            self.forget.reset_mock()
+            self.start('attaching', server=mapping)
+            self.forget.assert_called_once_with(mock.ANY, 'volume')
+            self.cinder.attachment_delete.assert_called_with(mock.ANY,
+                                                             'attachment')
+            mapping.destroy.assert_called_once_with()
+
+    def test_root_volume_is_not_taken_away(self):
+        mapping = _mapping(None, is_root=True)
+        self.start('attaching', server=mapping)
+        self.assert_kept(mapping)
+
+    def test_interrupted_detaching_is_finished(self):
+        mapping = _mapping()
+        self.start('detaching', server=mapping)
+        self.detach.assert_called_once()
+        mapping.destroy.assert_called_once_with()
+
+    def test_one_of_two_servers_goes_on_with_it(self):
+        ended = datetime.datetime(2020, 1, 1)
+        events = {'one': [ended], 'two': [None], 'three': []}
+        self.patch(objects.InstanceActionList, 'get_by_instance_uuid'
+                   ).side_effect = lambda context, uuid, limit: [
+            types.SimpleNamespace(id=uuid,
+                                  action=instance_actions.DETACH_VOLUME)]
+        self.patch(objects.InstanceActionEventList, 'get_by_action'
+                   ).side_effect = lambda context, action: [
+            types.SimpleNamespace(event='compute_detach_volume',
+                                  finish_time=time)
+            for time in events[action]]
+        mappings = {name: _mapping() for name in events}
+        self.start('detaching', has=tuple(events), **mappings)
+        mappings['one'].destroy.assert_not_called()
+        mappings['two'].destroy.assert_called_once_with()
+        mappings['three'].destroy.assert_called_once_with()
