@@ -12,6 +12,8 @@
 
 """The volume methods of ComputeDriver; its docstrings are their contract."""
 
+from nova.compute import utils as compute_utils
+import nova.conf
 from nova import exception as nova_exception
 from nova import objects
 from nova.volume import cinder
@@ -20,6 +22,9 @@ from nova_container.compute import device_metadata
 from nova_container.compute import fault
 from nova_container.compute import volumes
 from nova_container import exception
+from nova_container.runtime import state
+
+CONF = nova.conf.CONF
 
 # Nova's own name would be that of an IDE or SCSI disk.
 _ROOT_DEVICE = '/dev/vda'
@@ -72,11 +77,18 @@ class VolumeMixin:
                          keeps_id=old.get('migration_status') == 'migrating')
 
     def rebuild(self, context, instance, *args, network_info=None,
+                block_device_info=None, preserve_ephemeral=False,
                 reimage_boot_volume=False, **kwargs):
-        if reimage_boot_volume:
+        # Nova refuses to preserve, but only after this.
+        if reimage_boot_volume and not preserve_ephemeral:
             with fault.translated(instance), self._decided(instance):
-                self._halt(instance, network_info or [])
-                volumes.clear_boot(instance)
+                if state.exists(instance.uuid):
+                    self._halt(
+                        instance, network_info or [],
+                        compute_utils.get_value_from_system_metadata(
+                            instance, 'image_os_shutdown_timeout', int,
+                            CONF.shutdown_timeout))
+                volumes.clear_boot(context, instance, block_device_info)
         # Nova's own way does it, with destroy and spawn.
         raise NotImplementedError
 

@@ -294,15 +294,18 @@ def _connect_boot(context, instance, connection_info: dict
     return archive
 
 
-def clear_boot(instance) -> None:
+def clear_boot(context, instance, block_device_info: dict | None) -> None:
     """Forget all that is on the volume that a halted server boots from.
 
     What its writable layer was would else be found behind another image.
+
+    :raises StateConflict: the volume is in use
     """
-    for name in _names():
-        record = _Record(name)
-        if instance.uuid in record.servers and record.archive is not None:
-            volume.clear(name)
+    mapping = root(block_device_info)
+    if mapping is not None:
+        # A server that is stopped may have come without its connections.
+        connect(context, instance.uuid, mapping['connection_info'])
+        volume.clear(volume_id(mapping['connection_info']))
 
 
 def disconnect_all(context, instance, block_device_info: dict | None = None

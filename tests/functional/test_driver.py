@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import threading
 from unittest import mock
+import uuid
 
 from nova.compute import power_state
 from nova.compute import vm_states
@@ -26,15 +27,20 @@ from nova.virt import event as virtevent
 import os_vif
 
 from nova_container.compute import intent
+from nova_container.compute import volumes
 from nova_container import driver as container_driver
 from nova_container.privileged import definition
 from nova_container.privileged import process as processes
 from nova_container.runtime import engine
 from nova_container.runtime import state
+from nova_container.runtime import volume
+from nova_container.spec import command
 from nova_container.spec import container
+from nova_container.spec import disk
 from nova_container.spec import health
 from nova_container.spec import restart
 from tests.functional import base
+from tests.functional import test_volume
 
 objects.register_all()
 os_vif.initialize()
@@ -110,6 +116,9 @@ class DriverTestCase(base.RuntimeTestCase):
     def boot(self, *args, **fields):
         container_id = self.define(*args)
         self.redefine(container_id, **fields)
+        return self.boot_defined(container_id)
+
+    def boot_defined(self, container_id):
         self.database.metadata[container_id] = {'mine': 'kept'}
         self.database.vm_state[container_id] = vm_states.ACTIVE
         self.database.task_state[container_id] = None
@@ -242,11 +251,11 @@ class RescueTest(DriverTestCase):
             self.driver.rescue(None, instance, [], objects.ImageMeta(id='i'),
                                'secret', None, None)
 
-    def command(self, instance):
-        """What the first process runs."""
-        with open(f'/proc/{state.read(instance.uuid).process.pid}/cmdline'
-                  ) as file:
-            return file.read().split('\0')[:-1]
+    def system(self, instance):
+        """Which one runs."""
+        return engine.execute(instance.uuid, command.Command((
+            '/bin/sh', '-c', 'test -e /rescue/bin && echo rescue || echo own'
+        ))).stdout.decode().strip()
 
     def test_failed_one_is_over(self):
         instance = self.boot('/bin/sleep', '1000000')
@@ -256,18 +265,104 @@ class RescueTest(DriverTestCase):
         self.assertFalse(state.rescued(instance.uuid))
         instance.vm_state = vm_states.ERROR
         self.driver.reboot(None, instance, [], 'HARD')
-        self.assertEqual(['/bin/sleep', '1000000'], self.command(instance))
+        self.assertEqual('own', self.system(instance))
 
     def test_ends_with_a_hard_reboot_if_nova_does_not_know_of_it(self):
         instance = self.boot('/bin/sleep', '1000000')
-        self.rescue(instance, '/bin/sleep', '2000000')
+        self.rescue(instance, '/bin/sleep', '1000000')
         self.driver.reboot(None, instance, [], 'HARD')
-        self.assertEqual(['/bin/sleep', '1000000'], self.command(instance))
+        self.assertEqual('own', self.system(instance))
 
     def test_goes_on_after_a_restart_of_the_host(self):
         instance = self.boot('/bin/sleep', '1000000')
-        self.rescue(instance, '/bin/sleep', '2000000')
+        self.rescue(instance, '/bin/sleep', '1000000')
         instance.vm_state = vm_states.RESCUED
         engine.halt(instance.uuid)
         self.driver.resume_state_on_host_boot(None, instance, [], None)
-        self.assertEqual(['/bin/sleep', '2000000'], self.command(instance))
+        self.assertEqual('rescue', self.system(instance))
+
+
+class RebuildTest(test_volume.VolumeTestCase, DriverTestCase):
+    """A server that boots from a volume, and has another one."""
+
+    OFFSET = 1 << 20
+
+    def setUp(self):
+        super().setUp()
+        self.paths = {str(uuid.uuid4()): self.device(96 << 20)
+                      for _ in range(2)}
+        self.boot_volume, self.data_volume = self.paths
+        with open(self.paths[self.boot_volume], 'r+b') as file:
+            file.write(b'archive')
+        self.enterContext(mock.patch.object(
+            volumes, '_brick', autospec=True, side_effect=self.brick))
+
+    def brick(self, connection_info):
+        return mock.Mock(connect_volume=lambda properties: {
+            'path': self.paths[connection_info['serial']]})
+
+    @staticmethod
+    def connection(name):
+        return {'driver_volume_type': 'iscsi', 'data': {}, 'serial': name}
+
+    def boot_from_volume(self, *args):
+        container_id = self.define(*args, size=disk.Disk(
+            boot=disk.BootVolume(self.boot_volume, self.OFFSET)))
+        volumes.connect(None, container_id, self.connection(self.boot_volume))
+        instance = self.boot_defined(container_id)
+        volumes.attach(None, instance, self.connection(self.data_volume),
+                       '/dev/vdb')
+        self.inside(container_id, 'echo kept >/srv/file')
+        return instance
+
+    def rebuild(self, instance, **fields):
+        """As far as the driver goes; Nova does the rest."""
+        with self.assertRaises(NotImplementedError):
+            self.driver.rebuild(
+                context=None, instance=instance, network_info=[],
+                block_device_info={'block_device_mapping': [
+                    {'boot_index': index,
+                     'connection_info': self.connection(name)}
+                    for index, name in ((None, self.data_volume),
+                                        (0, self.boot_volume))]}, **fields)
+
+    def content(self, name):
+        with open(self.paths[name], 'rb') as file:
+            return file.read().strip(b'\0')
+
+    def test_processes_end_as_they_wish(self):
+        instance = self.boot_from_volume(
+            '/bin/sh', '-c', 'trap "echo ended | dd of=/dev/vdb conv=fsync; '
+            'exit 0" TERM; echo ready; while :; do sleep 0.1; done')
+        self.await_text(instance.uuid, 'ready')
+        self.rebuild(instance, reimage_boot_volume=True)
+        self.assertEqual(b'', self.content(self.boot_volume))
+        self.assertEqual(b'ended\n', self.content(self.data_volume))
+
+    def test_refused_one_leaves_all_as_it_is(self):
+        instance = self.boot_from_volume('/bin/sleep', '1000000')
+        self.rebuild(instance, reimage_boot_volume=True,
+                     preserve_ephemeral=True)
+        self.rebuild(instance, reimage_boot_volume=False)
+        self.assertEqual('kept', self.inside(instance.uuid, 'cat /srv/file'))
+
+    def test_after_a_restart_of_the_host(self):
+        instance = self.boot_from_volume('/bin/sleep', '1000000')
+        self.driver.power_off(instance)
+        for name in self.paths:
+            volume.disconnect(name)
+        self.rebuild(instance, reimage_boot_volume=True)
+        self.assertEqual(b'', self.content(self.boot_volume))
+
+    def test_back_from_another_host(self):
+        instance = self.boot_from_volume('/bin/sleep', '1000000')
+        self.driver.power_off(instance)
+        volumes.disconnect_all(None, instance)
+        self.rebuild(instance, reimage_boot_volume=True)
+        self.assertEqual(b'', self.content(self.boot_volume))
+
+    def test_once_more_after_one_that_failed(self):
+        instance = self.boot_from_volume('/bin/sleep', '1000000')
+        self.driver.destroy(None, instance, [])
+        self.rebuild(instance, reimage_boot_volume=True)
+        self.assertEqual(b'', self.content(self.boot_volume))
