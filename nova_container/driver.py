@@ -284,6 +284,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
     def _forget(self, instance):
         """Remove the container, but not one that was set aside."""
         engine.undefine(instance.uuid)
+        self._drop_kept(instance)
         if not state.parked(instance.uuid):
             self._images.forget(instance)
 

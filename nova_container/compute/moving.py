@@ -195,6 +195,7 @@ class MovingMixin:
                               network_info, block_device_info)
             self._halt(instance, network_info, timeout)
             same_host = dest == CONF.my_ip
+            self._drop_kept(instance)
             with contextlib.ExitStack() as file:
                 written = file.enter_context(
                     self._images.store.spool.file(instance.uuid))
@@ -214,8 +215,10 @@ class MovingMixin:
         return json.dumps({})
 
     def _drop_kept(self, instance):
-        whole, _, _ = self._kept.pop(instance.uuid)
-        whole.close()
+        kept = self._kept.pop(instance.uuid, None)
+        if kept is not None:
+            whole, _, _ = kept
+            whole.close()
 
     def finish_migration(self, context, migration, instance, disk_info,
                          network_info, image_meta, resize_instance,
@@ -266,8 +269,13 @@ class MovingMixin:
     def _complete_arrival(self, context, instance, network_info,
                           block_device_info):
         """Go on with a move that was cut off, before its container starts."""
-        if not state.exists(instance.uuid) and not engine.unpark(
-                instance.uuid) and self._courier.waiting(instance):
+        if state.exists(instance.uuid):
+            return
+        if engine.unpark(instance.uuid):
+            # What was sent is older than what it writes from now on.
+            self._drop_kept(instance)
+            self._courier.forget(instance)
+        elif self._courier.waiting(instance):
             self._arrive(context, instance, network_info,
                          instance.image_meta, block_device_info)
 

@@ -1,0 +1,156 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Resize and migration by the driver over the real runtime.
+
+One host is both ends of a move; Glance is in memory.
+"""
+
+import os
+from unittest import mock
+import uuid
+
+from nova.compute import vm_states
+import nova.conf
+from nova import exception as nova_exception
+from nova.network import model
+from nova import objects
+import os_vif
+
+from nova_container.compute import courier
+from nova_container.compute import device_metadata
+from nova_container import driver as container_driver
+from nova_container import exception
+from nova_container.privileged import place
+from nova_container.runtime import engine
+from nova_container.spec import command
+from tests.functional import base
+
+objects.register_all()
+os_vif.initialize()
+
+CONF = nova.conf.CONF
+
+_HOST = 'here'
+_ELSEWHERE = '192.0.2.1'
+
+
+class Courier:
+    """What is in Glance of each server."""
+
+    def __init__(self):
+        self._archives = {}
+
+    def send(self, instance, file):
+        self._archives[instance.uuid] = file.read()
+
+    def waiting(self, instance):
+        return instance.uuid in self._archives
+
+    def fetch(self, instance, file):
+        if not self.waiting(instance):
+            raise exception.TransferFailed(f'{instance.uuid} is not there')
+        file.write(self._archives[instance.uuid])
+
+    def forget(self, instance):
+        self._archives.pop(instance.uuid, None)
+
+
+class MovingTest(base.RuntimeTestCase):
+
+    def setUp(self):
+        super().setUp()
+        glance = self.enterContext(
+            mock.patch('nova.image.glance.API', autospec=True))
+        glance.return_value.get.return_value = {'status': 'active'}
+        self.enterContext(mock.patch.object(courier, 'service_context',
+                                            autospec=True))
+        self.enterContext(mock.patch.object(courier, 'Courier', Courier))
+        self.enterContext(mock.patch.object(
+            objects.Instance, 'get_by_uuid', self.get_instance))
+        self.enterContext(mock.patch.object(device_metadata, 'save',
+                                            autospec=True))
+        self.servers = {}
+        self.driver = container_driver.ContainerDriver(mock.MagicMock())
+        self.driver.init_host(_HOST)
+        self.addCleanup(self.driver.cleanup_host, _HOST)
+
+    def get_instance(self, context, uuid, **kwargs):
+        try:
+            return self.servers[uuid]
+        except KeyError:
+            raise nova_exception.InstanceNotFound(instance_id=uuid)
+
+    def boot(self, flavor=None):
+        server = objects.Instance(
+            id=1, uuid=str(uuid.uuid4()), project_id='p', host=_HOST,
+            vm_state=vm_states.ACTIVE, task_state=None, hostname='test',
+            image_ref=self.image.id, flavor=flavor or self.flavor(),
+            metadata={'container:command': 'sleep 1000000'},
+            system_metadata={}, user_data=None, key_data=None,
+            numa_topology=None, trusted_certs=None, config_drive='',
+            info_cache=objects.InstanceInfoCache(
+                network_info=model.NetworkInfo([])))
+        server.save = mock.Mock()
+        self.servers[server.uuid] = server
+        self.addCleanup(engine.discard, server.uuid)
+        self.addCleanup(self.driver.destroy, None, server, [])
+        self.driver.spawn(None, server, objects.ImageMeta(
+            container_format='docker', disk_format='raw'), [], None, {})
+        return server
+
+    @staticmethod
+    def flavor(root=0, ephemeral=0):
+        return objects.Flavor(id=1, vcpus=1, memory_mb=128, swap=0,
+                              root_gb=root, ephemeral_gb=ephemeral,
+                              extra_specs={})
+
+    def sh(self, server, script):
+        done = engine.execute(server.uuid,
+                              command.Command(('/bin/sh', '-c', script)))
+        self.assertEqual(0, done.exit_code, done)
+        return done.stdout.decode()
+
+    def leave(self, server, dest=None, flavor=None):
+        self.driver.migrate_disk_and_power_off(
+            None, server, dest or CONF.my_ip, flavor or server.flavor, [])
+
+    def arrive(self, server):
+        self.driver.finish_migration(None, None, server, '{}', [], None,
+                                     False, None)
+
+    def reboot(self, server):
+        self.driver.reboot(None, server, [], 'HARD')
+
+    @staticmethod
+    def spooled():
+        return os.listdir(place.state('spool'))
+
+    def test_back_on_its_host_with_what_it_has_there(self):
+        server = self.boot()
+        self.sh(server, 'echo old >/srv/which')
+        self.leave(server)
+        # Nova fails here, and the user goes on.
+        self.reboot(server)
+        self.sh(server, 'echo new >/srv/which')
+        self.leave(server, _ELSEWHERE)
+        # There it was confirmed, and what it sends back is the same.
+        engine.discard(server.uuid)
+        self.arrive(server)
+        self.assertEqual('new\n', self.sh(server, 'cat /srv/which'))
+        self.assertEqual([], self.spooled())
+
+    def test_deleted_between_leaving_and_arriving(self):
+        server = self.boot()
+        self.leave(server)
+        self.driver.destroy(None, server, [])
+        self.assertEqual([], self.spooled())
