@@ -157,7 +157,7 @@ class Settler:
 
     def _sweep(self) -> None:
         try:
-            recovery.sweep(nova_context.get_admin_context())
+            recovery.sweep(nova_context.get_admin_context(), self._host)
         finally:
             self._schedule.after(_SWEEP, self._sweep)
 

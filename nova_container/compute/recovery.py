@@ -23,17 +23,24 @@ from nova_container.runtime import state
 LOG = log.getLogger(__name__)
 
 
-def sweep(context) -> None:
-    """Remove the containers set aside that nobody will ask for any more."""
+def sweep(context, host: str) -> None:
+    """Remove the containers set aside that nobody will ask for any more.
+
+    :param host: of this service
+    """
     for container_id in state.all_parked():
         try:
             instance = objects.Instance.get_by_uuid(context, container_id)
         except nova_exception.InstanceNotFound:
             wanted = False
         else:
+            # Of a move that failed early there is no other copy, whatever
+            # state the server was given since.
             wanted = (instance.task_state is not None
                       or instance.vm_state in (vm_states.RESIZED,
-                                               vm_states.ERROR))
+                                               vm_states.ERROR)
+                      or (instance.host == host
+                          and not state.exists(container_id)))
         if not wanted:
             engine.discard(container_id)
             LOG.info('Container %s has moved from here for good; what was '

@@ -28,10 +28,12 @@ import os_vif
 
 from nova_container.compute import courier
 from nova_container.compute import device_metadata
+from nova_container.compute import recovery
 from nova_container import driver as container_driver
 from nova_container import exception
 from nova_container.privileged import place
 from nova_container.runtime import engine
+from nova_container.runtime import state
 from nova_container.spec import command
 from tests.functional import base
 
@@ -154,3 +156,23 @@ class MovingTest(base.RuntimeTestCase):
         self.leave(server)
         self.driver.destroy(None, server, [])
         self.assertEqual([], self.spooled())
+
+    def test_only_copy_stays_whatever_state_the_server_is_given(self):
+        server = self.boot()
+        self.sh(server, 'echo mine >/srv/which')
+        self.leave(server)
+        server.vm_state = vm_states.ACTIVE
+        recovery.sweep(None, _HOST)
+        self.reboot(server)
+        self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
+
+    def test_what_has_moved_for_good_is_removed(self):
+        elsewhere, arrived, deleted = (self.boot() for _ in range(3))
+        for server in (elsewhere, arrived, deleted):
+            self.leave(server)
+        elsewhere.host = 'there'
+        self.arrive(arrived)
+        del self.servers[deleted.uuid]
+        recovery.sweep(None, _HOST)
+        self.assertEqual([], state.all_parked())
+        self.assertEqual([arrived.uuid], state.ids())
