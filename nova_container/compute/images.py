@@ -32,6 +32,7 @@ from nova_container.image import trust
 from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.runtime import engine
+from nova_container.runtime import state
 
 CONF = nova.conf.CONF
 
@@ -213,9 +214,11 @@ class Images:
         :param instances: nova.objects.InstanceList, all of this host
         """
         if CONF.image_cache.remove_unused_base_images:
+            # What has moved may come back, and Nova counts it elsewhere.
             self.store.expire(
                 {name for instance in instances
-                 for name in (_source(instance), instance.uuid)},
+                 for name in (_source(instance), instance.uuid)}
+                | set(state.all_parked()),
                 engine.layers_in_use(),
                 CONF.image_cache.remove_unused_original_minimum_age_seconds,
                 time.monotonic() + _PASS)

@@ -35,6 +35,7 @@ from nova_container.privileged import place
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import command
+from tests import archives
 from tests.functional import base
 
 objects.register_all()
@@ -93,10 +94,11 @@ class MovingTest(base.RuntimeTestCase):
             raise nova_exception.InstanceNotFound(instance_id=uuid)
 
     def boot(self, flavor=None):
+        image = self.add_image(archives.docker_archive(base.busybox_layer()))
         server = objects.Instance(
             id=1, uuid=str(uuid.uuid4()), project_id='p', host=_HOST,
             vm_state=vm_states.ACTIVE, task_state=None, hostname='test',
-            image_ref=self.image.id, flavor=flavor or self.flavor(),
+            image_ref=image.id, flavor=flavor or self.flavor(),
             metadata={'container:command': 'sleep 1000000'},
             system_metadata={}, user_data=None, key_data=None,
             numa_topology=None, trusted_certs=None, config_drive='',
@@ -176,3 +178,18 @@ class MovingTest(base.RuntimeTestCase):
         recovery.sweep(None, _HOST)
         self.assertEqual([], state.all_parked())
         self.assertEqual([arrived.uuid], state.ids())
+
+    def test_goes_back_to_what_it_was_made_of_after_a_long_time(self):
+        server = self.boot()
+        self.leave(server, _ELSEWHERE)
+        CONF.set_override('remove_unused_original_minimum_age_seconds', -1,
+                          'image_cache')
+        self.addCleanup(
+            CONF.clear_override,
+            'remove_unused_original_minimum_age_seconds', 'image_cache')
+        self.driver.manage_image_cache(None, [])
+        self.driver.finish_revert_migration(None, server, [], None)
+        server.metadata = {'container:command': 'sleep 2000000'}
+        self.reboot(server)
+        self.assertIn('2000000', self.sh(server, 'cat /proc/1/cmdline'))
+        self.leave(server, _ELSEWHERE)
