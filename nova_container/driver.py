@@ -16,6 +16,7 @@ The contract of each method is nova.virt.driver.ComputeDriver's.
 """
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 
@@ -298,8 +299,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             engine.unrescue(instance.uuid)
         image = self._images.of(instance)
         if image is not None:
-            engine.define(self._intent(instance, image, network_info,
-                                       attachments))
+            spec = self._intent(instance, image, network_info, attachments)
+            # Nova takes a larger flavor back if the resize to it fails.
+            engine.define(dataclasses.replace(
+                spec, disk=spec.disk.at_least(engine.disks(instance.uuid))))
 
     def destroy(self, context, instance, network_info, block_device_info=None,
                 destroy_disks=True, destroy_secrets=True):

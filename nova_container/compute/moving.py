@@ -70,10 +70,10 @@ def require_room(instance, flavor, image: store.Image | None,
     :param volume_backed: its root disk is a volume
     :raises ResizeError: a disk of the flavor is too small
     """
-    old, new = flavors.disks(instance.flavor), flavors.disks(flavor)
+    # A resize that failed may have left larger ones than the flavor's.
+    old, new = engine.disks(instance.uuid), flavors.disks(flavor)
     if volume_backed:
-        old, new = (dataclasses.replace(each, root=None)
-                    for each in (old, new))
+        new = dataclasses.replace(new, root=None)
     if image is not None and new.root is not None and image.size > new.root:
         raise nova_exception.ResizeError(
             reason=f'the image has {image.size} bytes, more than the root '

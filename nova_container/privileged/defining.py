@@ -115,6 +115,15 @@ def _write_policy(container_id: str,
 
 
 @context.entrypoint
+def disks(container_id: str) -> dict[str, typing.Any]:
+    """A container's own disks, as it was defined: an encoded Disk.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    return codec.encode(definition.load_own(container_id).disk)
+
+
+@context.entrypoint
 def rescue(spec: dict[str, typing.Any]) -> None:
     """Have a halted container start a rescue system from now on.
 

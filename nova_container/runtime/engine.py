@@ -49,6 +49,7 @@ from nova_container.runtime import state
 from nova_container.spec import codec
 from nova_container.spec import command
 from nova_container.spec import container as container_spec
+from nova_container.spec import disk as disk_spec
 from nova_container.spec import limits
 from nova_container.spec import network
 from nova_container.spec import signals
@@ -88,6 +89,14 @@ def _surely(call: typing.Callable[..., None], *args: typing.Any) -> None:
 def define(spec: container_spec.ContainerSpec) -> None:
     """Make the container, or give a halted one a new spec."""
     defining.define(codec.encode(spec))
+
+
+def disks(container_id: str) -> disk_spec.Disk:
+    """The sizes of a container's disks.
+
+    :raises ContainerNotFound: it is not defined
+    """
+    return codec.decode(disk_spec.Disk, defining.disks(container_id))
 
 
 def rescue(spec: container_spec.ContainerSpec) -> None:

@@ -67,3 +67,12 @@ class Disk:
             if size is not None and not _MIN <= size <= _MAX:
                 raise exception.InvalidSpec(
                     f'disk {name}={size} is not in {_MIN}..{_MAX} bytes')
+
+    def at_least(self, other: 'Disk') -> 'Disk':
+        """These disks, each as large as the other's if that is larger."""
+        root = self.root
+        if other.boot is None:
+            root = (None if None in (self.root, other.root)
+                    else max(self.root or 0, other.root or 0))
+        ephemeral = max(self.ephemeral or 0, other.ephemeral or 0) or None
+        return dataclasses.replace(self, root=root, ephemeral=ephemeral)

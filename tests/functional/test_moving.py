@@ -35,6 +35,7 @@ from nova_container.privileged import place
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import command
+from nova_container.spec import disk
 from tests import archives
 from tests.functional import base
 
@@ -83,7 +84,8 @@ class MovingTest(base.RuntimeTestCase):
         self.enterContext(mock.patch.object(device_metadata, 'save',
                                             autospec=True))
         self.servers = {}
-        self.driver = container_driver.ContainerDriver(mock.MagicMock())
+        self.neutron = mock.MagicMock()
+        self.driver = container_driver.ContainerDriver(self.neutron)
         self.driver.init_host(_HOST)
         self.addCleanup(self.driver.cleanup_host, _HOST)
 
@@ -193,3 +195,32 @@ class MovingTest(base.RuntimeTestCase):
         self.reboot(server)
         self.assertIn('2000000', self.sh(server, 'cat /proc/1/cmdline'))
         self.leave(server, _ELSEWHERE)
+
+    def test_goes_on_with_larger_disks_than_those_of_its_flavor(self):
+        server = self.boot(self.flavor(root=1))
+        self.sh(server, 'echo mine >/srv/which')
+        larger = self.flavor(root=2, ephemeral=1)
+        self.leave(server, flavor=larger)
+        before, server.flavor = server.flavor, larger
+        wait = self.neutron.wait_for_instance_event
+        wait.side_effect = nova_exception.InstanceEventTimeout
+        with self.assertRaises(nova_exception.NovaException):
+            self.arrive(server)
+        # Nova takes the flavor back.
+        server.flavor, wait.side_effect = before, None
+        self.reboot(server)
+        self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
+        self.sh(server, 'fallocate -l 1200000000 /srv/data; echo >/mnt/file')
+        engine.discard(server.uuid)
+
+        # Of both disks, more than the flavor allows.
+        for script in ('rm /srv/data', 'rm /mnt/file'):
+            with self.assertRaisesRegex(nova_exception.InstanceFaultRollback,
+                                        'remove files'):
+                self.leave(server, _ELSEWHERE)
+            self.sh(server, script)
+        self.leave(server, _ELSEWHERE)
+        engine.discard(server.uuid)
+        self.arrive(server)
+        self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
+        self.assertEqual(disk.Disk(root=1 << 30), engine.disks(server.uuid))

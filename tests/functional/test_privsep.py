@@ -81,6 +81,8 @@ class DaemonTest(base.RuntimeTestCase):
         engine.unplug(device)
         engine.define(dataclasses.replace(
             self.defined, disk=disk.Disk(root=64 << 20, ephemeral=64 << 20)))
+        self.assertEqual(disk.Disk(root=64 << 20, ephemeral=64 << 20),
+                         engine.disks(container_id))
         engine.create(container_id)
         engine.start(container_id)
 

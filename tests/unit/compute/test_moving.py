@@ -14,14 +14,11 @@ from unittest import mock
 
 from nova import exception as nova_exception
 
+from nova_container.compute import flavor as flavors
 from nova_container.compute import moving
 from tests.unit import base
 
 _GIB = 1 << 30
-
-
-def _instance(root, ephemeral=0):
-    return mock.Mock(uuid='u', flavor=_flavor(root, ephemeral))
 
 
 def _flavor(root, ephemeral=0):
@@ -33,13 +30,15 @@ class RequireRoomTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        used = mock.patch.object(moving.engine, 'used', autospec=True)
-        self.used = used.start()
-        self.addCleanup(used.stop)
+        self.used, self.disks = (
+            self.enterContext(mock.patch.object(moving.engine, name,
+                                                autospec=True))
+            for name in ('used', 'disks'))
 
     def check(self, old, new, image=None, volume_backed=False, **used):
         self.used.return_value = used
-        moving.require_room(_instance(*old), _flavor(*new), image,
+        self.disks.return_value = flavors.disks(_flavor(*old))
+        moving.require_room(mock.Mock(uuid='u'), _flavor(*new), image,
                             volume_backed=volume_backed)
 
     def test_not_asked_when_nothing_shrinks(self):
