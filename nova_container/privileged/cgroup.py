@@ -127,16 +127,33 @@ def monitors() -> set[int]:
 # Kernel documentation, cgroup-v2.rst, "Model of Delegation".
 _DELEGATED = ('', 'cgroup.procs', 'cgroup.threads', 'cgroup.subtree_control')
 
+# Bytes, with the zero at the end and with the slash in front; and names of
+# files in a group, generously.
+_PATH_MAX = 4096
+_NAME_MAX = 256
+_FILE_MAX = 64
+
+# Each takes memory of the host, and time to remove.
+_DESCENDANTS_MAX = 10000
+
 
 def delegate(container_id: str, owner: int) -> None:
     """Let a container divide its own group; its limits stay out of reach.
 
+    No group in it is too deep for a path: the OCI runtime removes them by
+    path, and so does this module.
+
     :param owner: host id of the container's root
     """
     root = ROOT if unified() else ROOT + '/unified'
+    group = root + place.cgroup(container_id)
+    depth = (_PATH_MAX - len(group) - _FILE_MAX) // _NAME_MAX
+    for name, most in (('cgroup.max.depth', depth),
+                       ('cgroup.max.descendants', _DESCENDANTS_MAX)):
+        with open(os.path.join(group, name), 'w') as file:
+            file.write(str(most))
     for name in _DELEGATED:
-        os.chown(os.path.join(root + place.cgroup(container_id), name),
-                 owner, owner)
+        os.chown(os.path.join(group, name), owner, owner)
 
 
 def has_v2() -> bool:

@@ -234,8 +234,13 @@ def empty_trash(name: str) -> None:
 
 
 def _remove_trees(*paths: str) -> None:
-    """Remove directories, however deep a tenant has made them."""
-    subprocess.run(['rm', '-rf', '--one-file-system', '--', *paths],
-                   check=True,
-                   env=place.ENV, stdin=subprocess.DEVNULL,
-                   capture_output=True)
+    """Remove directories, however deep a tenant has made them.
+
+    :raises StateConflict: with rm's own words
+    """
+    done = subprocess.run(['rm', '-rf', '--one-file-system', '--', *paths],
+                          env=place.ENV, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, errors='replace')
+    if done.returncode:
+        raise exception.StateConflict(
+            f'removing files failed: {oci_runtime.words(done.stderr)}')

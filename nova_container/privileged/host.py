@@ -12,10 +12,13 @@
 
 """What belongs to the host as a whole, as root: set up, recover, tear down."""
 
+from collections.abc import Iterator
 import contextlib
 import os
 import re
 import shutil
+
+from oslo_log import log
 
 from nova_container import conf
 from nova_container import exception
@@ -32,6 +35,8 @@ from nova_container.privileged import place
 from nova_container.privileged import selinux
 from nova_container.privileged import systemd
 from nova_container.privileged import volume
+
+LOG = log.getLogger(__name__)
 
 # Overlay file systems over id-mapped layers.
 _KERNEL_MIN = (5, 19)
@@ -97,36 +102,54 @@ def setup(user: int, group: int) -> None:
 def recover() -> list[str]:
     """Remove what a killed service left half done. Call before anything else.
 
+    What cannot be removed is named in the log and stays for another time: the
+    other containers need the service.
+
     :returns: ids of the containers that were removed or halted
     """
     touched = []
     namespace.with_mounts(disk.recover)
     volume.recover()
     for name in os.listdir(place.state('trash')):
-        ending.empty_trash(name)
+        with _named(name.partition('.')[0]):
+            ending.empty_trash(name)
     for container_id in os.listdir(place.run('c')):
-        freezer.let_go(container_id)
-        defined = os.path.exists(
-            place.container_state(container_id, 'spec.json'))
-        halting = _halting(container_id)
-        if not defined or halting is not None or not os.path.exists(
-                place.container_run(container_id, 'started')):
-            ending.end(container_id, int(halting) if halting else None)
-            touched.append(container_id)
+        with _named(container_id):
+            freezer.let_go(container_id)
+            defined = os.path.exists(
+                place.container_state(container_id, 'spec.json'))
+            halting = _halting(container_id)
+            if not defined or halting is not None or not os.path.exists(
+                    place.container_run(container_id, 'started')):
+                ending.end(container_id, int(halting) if halting else None)
+                touched.append(container_id)
     for container_id in os.listdir(place.state('containers')):
-        if not os.path.exists(
-                place.container_state(container_id, 'spec.json')):
-            ending.remove(container_id)
-            touched.append(container_id)
-        elif definition.load_rescue(container_id) is None:
-            disk.remove_rescue(container_id)
+        with _named(container_id):
+            if not os.path.exists(
+                    place.container_state(container_id, 'spec.json')):
+                ending.remove(container_id)
+                touched.append(container_id)
+            elif definition.load_rescue(container_id) is None:
+                disk.remove_rescue(container_id)
+    trash = [place.state('trash', name)
+             for name in os.listdir(place.state('trash'))]
     for slot in os.listdir(place.state('ids')):
         owner = os.readlink(place.state('ids', slot))
         # The container at its place and one that was set aside have two.
         if not any(_has_slot(directory, slot) for directory in (
-                place.container_state(owner), place.parked(owner))):
+                place.container_state(owner), place.parked(owner), *trash)):
             os.unlink(place.state('ids', slot))
     return touched
+
+
+@contextlib.contextmanager
+def _named(container_id: str) -> Iterator[None]:
+    """Log what goes wrong with one container, and go on."""
+    try:
+        yield
+    except Exception as e:
+        LOG.error('Removing what was left half done of container %s failed: '
+                  '%s; mend that, then restart nova-compute', container_id, e)
 
 
 def _halting(container_id: str) -> str | None:

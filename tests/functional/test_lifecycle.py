@@ -13,12 +13,14 @@
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import uuid
 
 from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import host
+from nova_container.privileged import linux
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
@@ -210,6 +212,36 @@ class RecoveryTest(base.RuntimeTestCase):
                   place.state('trash', container_id))
         host.recover()
         self.assertEqual([], os.listdir(place.state('trash')))
+        self.assertNotIn(slot, os.listdir(place.state('ids')))
+
+    def test_one_that_cannot_be_removed_keeps_no_other_from_it(self):
+        stuck, other = self.define(*FOREVER), self.define(*FOREVER)
+        for container_id in (stuck, other):
+            engine.create(container_id)
+        # Nothing but the host has this mount, so it is nothing to end.
+        busy = place.container_run(stuck, 'files')
+        linux.mount('none', busy, 'tmpfs')
+        self.addCleanup(engine.undefine, stuck)
+        self.addCleanup(linux.umount, busy)
+        with self.assertLogs(host.LOG.logger, 'ERROR') as logged:
+            self.assertEqual([other],
+                             engine.setup(os.getuid(), os.getgid()))
+        self.assertRegex(logged.output[0], f"{stuck} .*'files'.*restart")
+
+    def test_files_that_cannot_be_removed_keep_their_ids(self):
+        container_id = self.define(*FOREVER)
+        slot = os.readlink(place.container_state(container_id, 'slot'))
+        trash = place.state('trash', container_id)
+        os.rename(place.container_state(container_id), trash)
+        subprocess.run(['chattr', '+i', f'{trash}/spec.json'], check=True)
+        try:
+            with self.assertLogs(host.LOG.logger, 'ERROR') as logged:
+                engine.setup(os.getuid(), os.getgid())
+        finally:
+            subprocess.run(['chattr', '-i', f'{trash}/spec.json'], check=True)
+        self.assertRegex(logged.output[0], f'{trash}/spec.json.*restart')
+        self.assertIn(slot, os.listdir(place.state('ids')))
+        host.recover()
         self.assertNotIn(slot, os.listdir(place.state('ids')))
 
     def test_slot_without_container(self):

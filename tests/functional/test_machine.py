@@ -136,6 +136,35 @@ class MachineTest(base.RuntimeTestCase):
         self.assertEqual(set(), cgroup.members(container_id))
 
 
+class DividedTest(base.RuntimeTestCase):
+    """What a container may make of the control group it is given."""
+
+    def divide(self, script):
+        container_id = self.define(
+            '/bin/sh', '-c', f'cd /sys/fs/cgroup; i=0; {script}; '
+            'echo $i made; exec sleep 1000000')
+        self.redefine(container_id, kind=container.MACHINE)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.await_text(container_id, ' made')
+        return container_id
+
+    def test_groups_as_deep_as_it_can(self):
+        container_id = self.divide(
+            'name=$(printf %0255d 0); while [ $i -lt 30 ] && mkdir $name; do '
+            'cd -P $name; i=$((i+1)); done; echo $$ >cgroup.procs')
+        self.assertIn('\n15 made', self.text(container_id))
+        engine.halt(container_id)
+        self.assertEqual(set(), cgroup.members(container_id))
+
+    def test_more_groups_than_it_can(self):
+        container_id = self.divide(
+            'while [ $i -lt 200 ] && mkdir $i && '
+            '(cd $i && mkdir $(seq 99)); do i=$((i+1)); done 2>/dev/null')
+        self.assertIn('100 made', self.text(container_id))
+        engine.halt(container_id)
+
+
 class InitTest(base.RuntimeTestCase):
     """The small init of an application container."""
 
