@@ -15,7 +15,8 @@
 Compute hosts need not trust each other, nor reach each other: the disks of a
 container become a hidden image that belongs to the service's project, so that
 no tenant sees, reads or removes it. It is found by the server's id alone, so a
-host that was restarted half way can go on or clean up.
+host that was restarted half way can go on or clean up. Whoever gives an image
+of his own that name gets nowhere: what belongs to others is not looked at.
 
 ::
 
@@ -31,6 +32,7 @@ import struct
 import typing
 
 import glanceclient.exc
+from keystoneauth1 import exceptions as keystone_exception
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova.image import glance
@@ -123,6 +125,21 @@ def service_context() -> nova_context.RequestContext:
         is_admin=True)
 
 
+def service_project() -> str:
+    """Id of the project that the service's own user works in.
+
+    :raises OperatorError: nova.conf does not name one
+    """
+    auth = service_context().user_auth_plugin
+    project = service_auth.get_service_auth_session(
+        _GROUP, auth).get_project_id(auth)
+    if not project:
+        raise exception.OperatorError(
+            f'moving a container needs a project in the section [{_GROUP}] of '
+            'nova.conf, the same on every host')
+    return project
+
+
 def authorized(context) -> nova_context.RequestContext:
     """A context that Glance knows: at the start of the service Nova's own
     has no token, and then it is the service's user's turn.
@@ -145,9 +162,9 @@ class Courier:
         except exception.ContainerError:
             raise
         except (nova_exception.NovaException, glanceclient.exc.ClientException,
-                OSError) as e:
+                keystone_exception.ClientException, OSError) as e:
             raise exception.TransferFailed(
-                f'{what} failed: {e}; see that Glance runs')
+                f'{what} failed: {e}; see that Glance and Keystone run')
 
     def send(self, instance, file) -> None:
         """Upload an archive.
@@ -163,8 +180,11 @@ class Courier:
                 'properties': {PROPERTY: instance.uuid}}, data=file)
 
     def _images(self, instance) -> list[dict]:
-        return self._glance.get_all(service_context(), filters={
-            'name': _name(instance.uuid), 'os_hidden': 'true'})
+        owner = service_project()
+        found = self._glance.get_all(service_context(), filters={
+            'name': _name(instance.uuid), 'os_hidden': 'true',
+            'owner': owner})
+        return [image for image in found if image.get('owner') == owner]
 
     def waiting(self, instance) -> bool:
         """Whether an archive of a server is there to be fetched."""
@@ -184,7 +204,8 @@ class Courier:
             if not found:
                 raise exception.TransferFailed(
                     f'server {instance.uuid} is not in Glance: it was not '
-                    'sent, or was fetched already')
+                    'sent, or was fetched already, or the other host has '
+                    f'another project in [{_GROUP}]')
             layer_images.download(service_context(), found[0]['id'], file)
 
     def remove(self, instance) -> None:

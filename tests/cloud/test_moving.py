@@ -140,6 +140,43 @@ class MovingTest(base.CloudTestCase):
         self.check(server)
         self.assertEqual('yes', self.inside(server, 'cat /srv/of-the-image'))
 
+    def test_image_of_a_tenant_by_the_same_name(self):
+        """It is neither taken for what was sent, nor in the way."""
+        server = self.begin()
+        # Takes a while to be sent.
+        self.inside(server, 'head -c 400000000 /dev/urandom >/srv/big')
+        host = self.other(self.host(server))
+        self.admin.compute.migrate_server(server, host=host)
+        for _ in base.utils.iterate_timeout(120, 'nothing is sent', wait=0.1):
+            if base.transfers():
+                break
+        name = f'nova-container-transfer-{server.id}'
+        self.forge(name)
+        self.assertEqual([name] * 2, base.transfers(), 'it came too late')
+        self.assertEqual('VERIFY_RESIZE', self.settled(server))
+        self.assertEqual(host, self.host(server))
+        self.assertEqual(self.mine, self.inside(server, 'cat /srv/mine'))
+        self.confirm(server)
+        self.assertEqual([name], base.transfers())
+
+    def forge(self, name: str) -> None:
+        """A tenant's image that cannot be deleted, hidden and newer."""
+        glance = self.user.image
+        made = glance.post('/images', json={
+            'name': name, 'os_hidden': True, 'protected': True,
+            'container_format': 'docker', 'disk_format': 'raw'})
+        self.assertEqual(201, made.status_code, made.text)
+        image = made.json()['id']
+        self.addCleanup(glance.delete_image, image)
+        self.addCleanup(glance.patch, f'/images/{image}', json=[
+            {'op': 'replace', 'path': '/protected', 'value': False}],
+            headers={'Content-Type':
+                     'application/openstack-images-v2.1-json-patch'})
+        sent = glance.put(
+            f'/images/{image}/file', data=b'of a tenant',
+            headers={'Content-Type': 'application/octet-stream'})
+        self.assertEqual(204, sent.status_code, sent.text)
+
 
 class EvacuateTest(base.CloudTestCase):
 

@@ -92,6 +92,9 @@ class ConformanceTest(test_virt_drivers._VirtDriverTestCase, test.TestCase):
         self.useFixture(fixtures.MonkeyPatch(
             'nova_container.compute.courier.service_context',
             lambda: self.ctxt))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_container.compute.courier.service_project',
+            lambda: self.ctxt.project_id))
         self.connection.init_host('host')
         self.addCleanup(self._end)
 

@@ -10,8 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import io
 import os
 import tempfile
+from unittest import mock
+
+from keystoneauth1 import exceptions as keystone_exception
 
 from nova_container.compute import courier
 from nova_container import exception
@@ -50,3 +54,86 @@ class IndexTest(base.TestCase):
         os.lseek(fd, 1, os.SEEK_SET)
         courier.Index.read(fd)
         self.assertEqual(1, os.lseek(fd, 0, os.SEEK_CUR))
+
+
+class Glance:
+    """As the API shows it to an administrator: everybody's, newest first."""
+
+    def __init__(self):
+        self.images = []
+
+    def add(self, owner, **fields):
+        """An image of a server that moves; its id."""
+        number = str(len(self.images))
+        self.images.insert(0, {
+            'id': number, 'name': 'nova-container-transfer-u',
+            'os_hidden': 'true', 'status': 'active', 'owner': owner,
+            **fields})
+        return number
+
+    def get_all(self, context, filters):
+        return [image for image in self.images
+                if all(image[name] == value
+                       for name, value in filters.items())]
+
+    def delete(self, context, image_id):
+        self.images = [image for image in self.images
+                       if image['id'] != image_id]
+
+
+class CourierTest(base.TestCase):
+    """Any tenant may give an image of his the name of a server's archive."""
+
+    def setUp(self):
+        super().setUp()
+        self.glance = Glance()
+        self.session = mock.Mock()
+        self.session.get_project_id.return_value = 'service'
+        for where, name, fake in (
+                (courier.glance, 'API', lambda: self.glance),
+                (courier, 'service_context', mock.Mock()),
+                (courier.service_auth, 'get_service_auth_session',
+                 lambda group, auth: self.session),
+                (courier.layer_images, 'download',
+                 lambda context, image_id, file: file.write(image_id))):
+            patch = mock.patch.object(where, name, fake)
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.courier = courier.Courier()
+        self.server = mock.Mock(uuid='u')
+
+    def fetched(self):
+        file = io.StringIO()
+        self.courier.fetch(self.server, file)
+        return file.getvalue()
+
+    def test_fetches_what_a_host_has_sent(self):
+        sent = self.glance.add('service')
+        self.glance.add('tenant')
+        self.assertEqual(sent, self.fetched())
+
+    def test_nothing_was_sent_but_by_a_tenant(self):
+        self.glance.add('tenant')
+        self.assertFalse(self.courier.waiting(self.server))
+        with self.assertRaisesRegex(exception.TransferFailed, 'not in Gla'):
+            self.fetched()
+
+    def test_removes_only_what_a_host_has_sent(self):
+        theirs = self.glance.add('tenant')
+        self.glance.add('service', status='queued')
+        self.courier.remove(self.server)
+        self.assertEqual([theirs],
+                         [image['id'] for image in self.glance.images])
+
+    def test_user_of_no_project(self):
+        self.session.get_project_id.return_value = None
+        self.glance.add(None)
+        with self.assertRaisesRegex(exception.OperatorError, 'project'):
+            self.fetched()
+
+    def test_keystone_is_away(self):
+        self.session.get_project_id.side_effect = (
+            keystone_exception.ConnectFailure('no route'))
+        with self.assertRaisesRegex(exception.TransferFailed, 'Keystone'):
+            self.courier.remove(self.server)
+        self.courier.forget(self.server)
