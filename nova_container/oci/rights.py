@@ -25,11 +25,11 @@ kernel lets nobody mount a more revealing one than the one he has
 (mount_namespaces(7)). What reaches the whole kernel at once (modules, bpf,
 perf, the clock) stays refused.
 
-*Privileged* drops every filter, but not the user namespace. Without it the
-container's root were the host's and owned each device, /proc/sysrq-trigger
-and every other container: a flavor then gives the host away, for which a bare
-metal flavor is the honest offer. For the same reason the host's devices are
-not passed in.
+*Privileged* drops every filter but one (``seccomp``), and keeps the user
+namespace. Without that the container's root were the host's and owned each
+device, /proc/sysrq-trigger and every other container: a flavor then gives the
+host away, for which a bare metal flavor is the honest offer. For the same
+reason the host's devices are not passed in.
 """
 
 import dataclasses
@@ -89,14 +89,14 @@ NESTING_DEVICES = (Device('/dev/fuse', 10, 229), Device('/dev/net/tun', 10,
 class Rights:
     """One answer to each question that config.json asks.
 
-    :param seccomp: None for no filter
+    :param seccomp: name of a profile
     :param confined: by the host's AppArmor profile or SELinux type for
         containers, which let nobody mount
     :param own_cgroup: the container may divide its control group further
     """
 
     capabilities: tuple[str, ...] = CAPABILITIES
-    seccomp: str | None = seccomp.DEFAULT
+    seccomp: str = seccomp.DEFAULT
     masked_paths: tuple[str, ...] = MASKED_PATHS
     readonly_paths: tuple[str, ...] = READONLY_PATHS
     sys_writable: bool = False
@@ -115,5 +115,6 @@ def of(spec: container.ContainerSpec) -> Rights:
     if spec.nesting:
         rights = dataclasses.replace(rights, devices=NESTING_DEVICES)
     if spec.privileged:
-        rights = dataclasses.replace(rights, seccomp=None, sys_writable=True)
+        rights = dataclasses.replace(rights, seccomp=seccomp.PRIVILEGED,
+                                     sys_writable=True)
     return rights

@@ -298,6 +298,7 @@ def build(spec: container.ContainerSpec,
                 for device in devices],
             'maskedPaths': list(rights.masked_paths),
             'readonlyPaths': list(rights.readonly_paths),
+            'seccomp': seccomp.profile(host.machine, rights.seccomp),
         },
     }
     if rights.confined and host.apparmor is not None:
@@ -306,7 +307,4 @@ def build(spec: container.ContainerSpec,
         config['linux']['mountLabel'] = host.selinux.file
         if rights.confined:
             config['process']['selinuxLabel'] = host.selinux.process
-    if rights.seccomp is not None:
-        config['linux']['seccomp'] = seccomp.profile(host.machine,
-                                                     rights.seccomp)
     return config

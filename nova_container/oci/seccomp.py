@@ -18,7 +18,10 @@ purpose (mounting, kernel modules, keyrings, bpf, perf, io_uring, new
 namespaces, the clock, other processes' memory across users) answers EPERM.
 
 The profile for nesting also allows what builds a container: mounts and
-namespaces.
+namespaces. The one for privileged containers allows all that the kernel has,
+but what no profile does: to take a loop device from the file it is over. The
+kernel asks for no capability there, and a volume may be such a device; its
+number would be that of the next tenant's disk.
 
 VERSION grows with every change; a container keeps the profile it was created
 with until it is started again.
@@ -27,11 +30,12 @@ with until it is started again.
 import errno
 import typing
 
-VERSION = 3
+VERSION = 4
 
 # Names of the profiles.
 DEFAULT = 'default'
 NESTING = 'nesting'
+PRIVILEGED = 'privileged'
 
 _FILES = """
 access chdir chmod chown chown32 chroot close close_range copy_file_range
@@ -40,7 +44,7 @@ fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl
 fcntl64 fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat
 fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futimesat
 getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
-inotify_init1 inotify_rm_watch ioctl lchown lchown32 lgetxattr link linkat
+inotify_init1 inotify_rm_watch lchown lchown32 lgetxattr link linkat
 listxattr llistxattr _llseek lremovexattr lseek lsetxattr lstat lstat64 mkdir
 mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64
 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat
@@ -136,6 +140,11 @@ process_vm_writev request_key setdomainname sethostname setns umount umount2
 unshare vhangup
 """
 
+# Of an ioctl(2) request, 32 bits, those that say whose it is, and what they are
+# for loop devices (linux/loop.h). The kernel drops the rest of the register.
+_REQUEST_OWNER = range(8, 32)
+_LOOP_REQUESTS = 0x4C00
+
 # CLONE_NEW* of clone(2): mount, cgroup, UTS, IPC, user, PID, network.
 _CLONE_NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000,
                      0x10000000, 0x20000000, 0x40000000)
@@ -165,9 +174,20 @@ def profile(machine: str, name: str = DEFAULT) -> dict[str, typing.Any]:
 
     :param machine: as uname(2) names it. Only its own architectures are
         listed: the filter is compiled at each start, once for each of them.
-    :param name: DEFAULT or NESTING
+    :param name: DEFAULT, NESTING or PRIVILEGED
     """
     allow, refuse = 'SCMP_ACT_ALLOW', 'SCMP_ACT_ERRNO'
+    architectures = list(_ARCHITECTURES.get(machine, ()))
+    no_loop = _rule('ioctl', refuse, errnoRet=errno.EPERM, args=[
+        _arg(1, 'SCMP_CMP_MASKED_EQ', sum(1 << bit for bit in _REQUEST_OWNER),
+             _LOOP_REQUESTS)])
+    if name == PRIVILEGED:
+        return {'defaultAction': allow, 'architectures': architectures,
+                'syscalls': [no_loop]}
+    # There is no "not equal" under a mask: one of the bits is another.
+    ioctl = [no_loop, *(_rule('ioctl', allow, args=[
+        _arg(1, 'SCMP_CMP_MASKED_EQ', 1 << bit, ~_LOOP_REQUESTS & 1 << bit)])
+        for bit in _REQUEST_OWNER)]
     allowed = ' '.join((_FILES, _EVENTS, _MEMORY, _PROCESSES, _CLOCKS,
                         _SOCKETS, _IPC))
     refused = _REFUSED.split()
@@ -186,10 +206,11 @@ def profile(machine: str, name: str = DEFAULT) -> dict[str, typing.Any]:
     return {
         'defaultAction': refuse,
         'defaultErrnoRet': errno.ENOSYS,
-        'architectures': list(_ARCHITECTURES.get(machine, ())),
+        'architectures': architectures,
         'syscalls': [
             _rule(allowed, allow),
             *clone,
+            *ioctl,
             _rule('socket', allow,
                   args=[_arg(0, 'SCMP_CMP_NE', _AF_VSOCK)]),
             *(_rule('personality', allow, args=[_arg(0, 'SCMP_CMP_EQ', p)])

@@ -40,6 +40,7 @@ import typing
 from nova_container import exception
 from nova_container.privileged import boot_volume
 from nova_container.privileged import context
+from nova_container.privileged import implied
 from nova_container.privileged import linux
 from nova_container.privileged import loop
 from nova_container.privileged import place
@@ -303,7 +304,8 @@ def _mount_boot(container_id: str, boot: disk.BootVolume, base: int,
     boot_volume.require_directories(
         boot, *(os.path.join(target, name) for name in (
             *names, *(f'{name}.new' for name in names),
-            *(f'nested/{name}' for name in NESTED))))
+            *(f'nested/{name}' for name in NESTED),
+            f'work/{implied.UNFINISHED}')))
     _make_directories(target, _ROOT, base)
     return target
 

@@ -164,9 +164,16 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
     if gone.path is None:
         if not running:
             return
-        _refuse_open(container_id, gone, found)
-        _inside(container_id, _take_device, f'/dev/{gone.device}',
-                found.number)
+        with contextlib.ExitStack() as undo:
+            namespace.with_mounts(volume.close_node, container_id, gone)
+            undo.callback(namespace.with_mounts, volume.open_node,
+                          container_id, gone,
+                          container.id_map(container_id).outside)
+            _refuse_open(container_id, gone, found)
+            _inside(container_id, _take_device, f'/dev/{gone.device}',
+                    found.number)
+            undo.pop_all()
+        namespace.with_mounts(volume.remove_node, container_id, gone)
         device = runtime_config.BlockDevice(
             node='', path='', major=found.major, minor=found.minor,
             read_only=found.read_only)
@@ -216,15 +223,22 @@ def _refuse_open(container_id: str, gone: volume_spec.Attachment,
     :raises StateConflict: a process of the container has the device open
     """
     for pid in cgroup.members(container_id):
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(f'/proc/{pid}/fd'):
-                with contextlib.suppress(FileNotFoundError):
-                    if (status := entry.stat()).st_rdev == found.number and (
-                            stat.S_ISBLK(status.st_mode)):
-                        raise exception.StateConflict(
-                            f'/dev/{gone.device} is open in the container; '
-                            'unmount it there, or stop the server, and '
-                            'detach then')
+        for descriptor in _descriptors(pid):
+            # It may be gone by now, or on a file system that has ended.
+            with contextlib.suppress(OSError):
+                if linux.block_device(descriptor) == found.number:
+                    raise exception.StateConflict(
+                        f'/dev/{gone.device} is open in the container; '
+                        'unmount it there, or stop the server, and '
+                        'detach then')
+
+
+def _descriptors(pid: int) -> list[str]:
+    directory = f'/proc/{pid}/fd'
+    try:
+        return [f'{directory}/{name}' for name in os.listdir(directory)]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _let_through(container_id: str, device: runtime_config.BlockDevice,

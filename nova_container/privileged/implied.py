@@ -27,6 +27,9 @@ import stat
 
 from nova_container.layer import diff
 
+# In the work directory, a directory that is not yet what it is to be.
+UNFINISHED = 'unfinished'
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -113,12 +116,18 @@ def _look(tree: str, path: str) -> tuple[os.stat_result | None, bool]:
 
 def _make(path: str, work: str, wanted: os.stat_result, shift: int) -> None:
     """A directory, whole or not at all."""
-    unfinished = os.path.join(work, 'unfinished')
+    unfinished = os.path.join(work, UNFINISHED)
     with contextlib.suppress(FileExistsError):
         os.mkdir(unfinished, 0o700)
-    os.chown(unfinished, wanted.st_uid + shift, wanted.st_gid + shift)
-    os.chmod(unfinished, stat.S_IMODE(wanted.st_mode))
-    os.utime(unfinished, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+    # The file system may have been in a tenant's hands.
+    fd = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                 | os.O_CLOEXEC)
+    try:
+        os.chown(fd, wanted.st_uid + shift, wanted.st_gid + shift)
+        os.chmod(fd, stat.S_IMODE(wanted.st_mode))
+        os.utime(fd, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+    finally:
+        os.close(fd)
     parent = os.path.dirname(path)
     before = os.stat(parent)
     os.rename(unfinished, path)

@@ -18,10 +18,14 @@ s390x for every call made since Linux 5.1 (``asm-generic/unistd.h``).
 
 import ctypes
 import os
+import stat
+import struct
 
 AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_TYPE = 1
 
 CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
@@ -58,6 +62,10 @@ _SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 _SYS_QUOTACTL_FD = 443
+
+# struct statx of linux/stat.h: the mode, and major and minor of the device
+# that a node is for.
+_STATX = struct.Struct('28xH98xII120x')
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -166,3 +174,16 @@ def quotactl_fd(fd: int, command: int, who: int, data: bytearray) -> None:
     _check(_libc.syscall(
         _SYS_QUOTACTL_FD, ctypes.c_uint(fd), ctypes.c_uint(command),
         ctypes.c_uint(who), buffer), f'quotactl_fd({command:#x}, {who})')
+
+
+def block_device(path: str) -> int | None:
+    """The number of the device that a node is for; None for another file.
+
+    statx(2) without AT_STATX_FORCE_SYNC: a file system whose server is a
+    tenant's process (FUSE) is not asked.
+    """
+    buffer = ctypes.create_string_buffer(_STATX.size)
+    _check(_libc.statx(AT_FDCWD, os.fsencode(path), _AT_STATX_DONT_SYNC,
+                       _STATX_TYPE, buffer), f'statx {path}')
+    mode, major, minor = _STATX.unpack(buffer.raw)
+    return os.makedev(major, minor) if stat.S_ISBLK(mode) else None

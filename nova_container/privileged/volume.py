@@ -609,23 +609,53 @@ def make_node(container_id: str, wish: volume.Attachment,
     """
     found = require(wish.volume)
     read_only = wish.read_only or found.read_only
-    directory = place.container_run(container_id, 'dev')
+    node = _node(container_id, wish)
+    directory = os.path.dirname(node)
     os.makedirs(directory, 0o711, exist_ok=True)
     if not os.path.ismount(directory):
         linux.mount('tmpfs', directory, 'tmpfs',
                     linux.MS_NOSUID | linux.MS_NOEXEC, 'mode=711,size=64k')
-    node = os.path.join(directory, wish.device)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(node)
     os.mknod(node, stat.S_IFBLK | 0o600, found.number)
-    os.chown(node, owner, owner)
-    os.chmod(node, 0o440 if read_only else 0o660)
+    open_node(container_id, wish, owner)
     if read_only:
         _protect(found.path, True)
     selinux.label(container_id, node)
     return runtime_config.BlockDevice(
         node=node, path=f'/dev/{wish.device}', major=found.major,
         minor=found.minor, read_only=read_only)
+
+
+def _node(container_id: str, wish: volume.Attachment) -> str:
+    return place.container_run(container_id, 'dev', wish.device)
+
+
+def open_node(container_id: str, wish: volume.Attachment, owner: int) -> None:
+    """Let the container's root open a node."""
+    node = _node(container_id, wish)
+    os.chown(node, owner, owner)
+    read_only = wish.read_only or require(wish.volume).read_only
+    os.chmod(node, 0o440 if read_only else 0o660)
+
+
+def close_node(container_id: str, wish: volume.Attachment) -> None:
+    """Let nobody open a node, wherever a container may have kept it.
+
+    The number is soon another device's. That the container has none by that
+    name is not enough: it may have bound it elsewhere, or passed it on as a
+    descriptor that does not open it (O_PATH).
+    """
+    node = _node(container_id, wish)
+    with contextlib.suppress(FileNotFoundError):
+        os.chown(node, 0, 0)
+        os.chmod(node, 0)
+
+
+def remove_node(container_id: str, wish: volume.Attachment) -> None:
+    """Remove a node that was closed."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_node(container_id, wish))
 
 
 def recover() -> None:

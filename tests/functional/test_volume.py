@@ -94,6 +94,18 @@ class VolumeTestCase(base.RuntimeTestCase):
 
 class DeviceTest(VolumeTestCase):
 
+    def run_with(self, **rights: bool) -> str:
+        """A container that runs with more rights than others."""
+        for name in rights:
+            option = f'{name}_allowed'
+            base.CONF.set_override(option, True, 'container')
+            self.addCleanup(base.CONF.clear_override, option, 'container')
+        container_id = self.define(*FOREVER)
+        self.redefine(container_id, **rights)
+        engine.create(container_id)
+        engine.start(container_id)
+        return container_id
+
     def test_hot(self):
         device = self.device()
         name = self.connected(device)
@@ -145,6 +157,43 @@ class DeviceTest(VolumeTestCase):
                   str(os.minor(number)))))
         self.assertNotEqual(0, done.exit_code)
 
+    def test_loop_device_stays_over_its_file(self):
+        """Let go of, its number would be that of somebody else's disk."""
+        for rights in ('', 'nesting', 'privileged'):
+            with self.subTest(rights):
+                device = self.device()
+                backing = subprocess.run(
+                    ['losetup', device], check=True, text=True,
+                    capture_output=True).stdout
+                container_id = self.run_with(
+                    **{rights: True} if rights else {})
+                self.attach(container_id, self.connected(device))
+                for action in ('-d /dev/vdb', '-c /dev/vdb',
+                               '/dev/vdb /bin/sh'):
+                    done = engine.execute(container_id, command.Command(
+                        args=('/bin/sh', '-c', f'losetup {action}')))
+                    self.assertNotEqual(0, done.exit_code, action)
+                self.assertEqual(backing, subprocess.run(
+                    ['losetup', device], check=True, text=True,
+                    capture_output=True).stdout)
+
+    def test_kept_node_is_closed(self):
+        """A node that a process has kept, but not open, leads nowhere once
+        its number may be another volume's.
+        """
+        name = self.connected()
+        container_id = self.run_with(nesting=True)
+        self.attach(container_id, name)
+        self.inside(container_id,
+                    'touch /tmp/kept; mount --bind /dev/vdb /tmp/kept; '
+                    'head -c 1 /tmp/kept | wc -c')
+        volume.detach(container_id, name)
+        done = engine.execute(container_id, command.Command(
+            args=('/bin/head', '-c', '1', '/tmp/kept')))
+        self.assertNotEqual(0, done.exit_code)
+        self.assertEqual('65534 65534 0', self.inside(
+            container_id, 'stat -c "%u %g %a" /tmp/kept'))
+
     def test_something_in_its_place(self):
         name = self.connected()
         container_id = self.run_container(*FOREVER)
@@ -162,6 +211,8 @@ class DeviceTest(VolumeTestCase):
                     '& echo $! > /tmp/pid')
         with self.assertRaisesRegex(exception.StateConflict, 'open'):
             volume.detach(container_id, name)
+        # It is as it was.
+        self.inside(container_id, 'dd if=/dev/vdb count=1 of=/dev/null')
         self.inside(container_id, 'kill -9 $(cat /tmp/pid); while [ -e '
                     '/proc/$(cat /tmp/pid)/fd/0 ]; do sleep 0.1; done')
         volume.detach(container_id, name)
@@ -437,7 +488,8 @@ class BootTest(VolumeTestCase):
         engine.halt(container_id)
         secret = self.directory / 'secret'
         secret.mkdir()
-        for link in ('upper', 'work', 'nested', 'nested/docker', 'upper.new'):
+        for link in ('upper', 'work', 'nested', 'nested/docker', 'upper.new',
+                     'work/unfinished'):
             with self.subTest(link), \
                     self.mounted(device, self.OFFSET) as layer:
                 path = layer / link

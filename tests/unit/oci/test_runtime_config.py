@@ -121,12 +121,27 @@ class SeccompTest(unittest.TestCase):
         refused = {name for rule in self.rules
                    if rule['action'] == 'SCMP_ACT_ERRNO'
                    for name in rule['names']}
-        # Its namespaces are, everything else is not.
-        self.assertEqual({'clone'}, allowed & refused)
+        # By their arguments.
+        self.assertEqual({'clone', 'ioctl'}, allowed & refused)
         for name in ('mount', 'bpf', 'keyctl', 'init_module', 'setns',
                      'unshare', 'io_uring_setup', 'perf_event_open',
                      'open_by_handle_at', 'userfaultfd'):
             self.assertIn(name, refused)
+
+    def test_no_request_to_a_loop_device_but_every_other(self):
+        def holds(rule, request):
+            return all(request & arg['value'] == arg['valueTwo']
+                       for arg in rule['args'])
+
+        rules = [rule for rule in self.rules if rule['names'] == ['ioctl']]
+        for request in (0x4C00, 0x4C01, 0x4C0A, 0x4C82, 0x4C01 | 1 << 32,
+                        0x4C01 | ~0xFFFFFFFF & (1 << 64) - 1):
+            self.assertEqual({'SCMP_ACT_ERRNO'}, {
+                rule['action'] for rule in rules if holds(rule, request)})
+        for request in (0, 0x5401, 0x4B00, 0x4D00, 0x80084C01, 0xCC004C01,
+                        0xFFFFFFFF80045430):
+            self.assertEqual({'SCMP_ACT_ALLOW'}, {
+                rule['action'] for rule in rules if holds(rule, request)})
 
     def test_what_has_no_substitute_is_allowed(self):
         """Apache does not start without getrandom."""
