@@ -90,6 +90,10 @@ class StateConflict(ContainerError):
     """The container is not in a state that allows the operation."""
 
 
+class ServerBusy(StateConflict):
+    """Nova is at work on the server; afterwards it is worth another try."""
+
+
 class RuntimeFailed(ContainerError):
     """The OCI runtime or conmon refused; carries their own words."""
 

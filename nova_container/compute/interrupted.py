@@ -29,6 +29,7 @@ import dataclasses
 import typing
 
 from nova.compute import instance_actions
+from nova.compute import power_state
 from nova.compute import task_states
 from nova.compute import vm_states
 from nova import context as nova_context
@@ -221,7 +222,8 @@ class Settler:
         task, before = instance.task_state, instance.vm_state
         status = _repaired(instance, task)
         instance.vm_state = _vm_state(instance, task, status)
-        instance.power_state = self._power_states[status]
+        instance.power_state = (power_state.NOSTATE if status is None
+                                else self._power_states[status])
         instance.task_state = None
         instance.save(expected_task_state=task)
         message = (f'{task} was cut off by the end of the service: the '
@@ -235,9 +237,14 @@ class Settler:
                 exc_val=nova_exception.NovaException(message))
 
 
-def _repaired(instance, task: str) -> state.Status:
-    """State of the container, after what was half done is put right."""
-    status = state.read(instance.uuid).status
+def _repaired(instance, task: str) -> state.Status | None:
+    """State of the container, after what was half done is put right; None if
+    there is none.
+    """
+    try:
+        status = state.read(instance.uuid).status
+    except exception.ContainerNotFound:
+        return None
     if task in (task_states.RESCUING, task_states.UNRESCUING):
         if status in (state.Status.CREATED, state.Status.STOPPED):
             engine.halt(instance.uuid)
@@ -250,7 +257,9 @@ def _repaired(instance, task: str) -> state.Status:
     return status
 
 
-def _vm_state(instance, task: str, status: state.Status) -> str:
+def _vm_state(instance, task: str, status: state.Status | None) -> str:
+    if status is None:
+        return vm_states.ERROR
     if _OPERATIONS[task].failed_only or instance.vm_state == vm_states.SHELVED:
         return instance.vm_state
     if (instance.vm_state == vm_states.SOFT_DELETED

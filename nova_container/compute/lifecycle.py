@@ -76,7 +76,7 @@ def instance_to_restart(container_id: str) -> 'objects.Instance | None':
     """The server of a container that is to be started again.
 
     :returns: None if it shall not run any more
-    :raises StateConflict: Nova is at work on it; worth another try
+    :raises ServerBusy: Nova is at work on it
     :raises ContainerNotFound: Nova does not know it
     """
     try:
@@ -90,7 +90,7 @@ def instance_to_restart(container_id: str) -> 'objects.Instance | None':
     if instance.vm_state not in (vm_states.ACTIVE, vm_states.BUILDING):
         return None
     if instance.vm_state == vm_states.BUILDING or instance.task_state:
-        raise exception.StateConflict(
+        raise exception.ServerBusy(
             f'container {container_id}: not started again while its server '
             f'is {instance.task_state or instance.vm_state}')
     return instance

@@ -140,8 +140,9 @@ process_vm_writev request_key setdomainname sethostname setns umount umount2
 unshare vhangup
 """
 
-# Of an ioctl(2) request, 32 bits, those that say whose it is, and what they are
-# for loop devices (linux/loop.h). The kernel drops the rest of the register.
+# Of an ioctl(2) request, 32 bits, those that say whose it is, and what they
+# are for loop devices (linux/loop.h). The kernel drops the rest of the
+# register.
 _REQUEST_OWNER = range(8, 32)
 _LOOP_REQUESTS = 0x4C00
 

@@ -114,7 +114,8 @@ def interactive(container_id: str, command: command_spec.Command,
             code = child.wait()
         finally:
             signal.signal(signal.SIGINT, before)
-        if not session.started():
+        if not session.started(code):
+            container.require_process(container_id)
             raise exception.ProcessInvalid(
                 f'container {container_id}: {command.args[0]!r} could not be '
                 'started')
@@ -127,13 +128,23 @@ class _Session:
     def __init__(self, container_id: str, path: str, user: int, group: int):
         self._id = container_id
         self._owner = user, group
+        self._path = path
         self._pid_file = f'{path}.pid'
         self.argv = oci_runtime.command(
             'exec', '--process', path, '--pid-file', self._pid_file,
             container_id)
 
-    def started(self) -> bool:
-        return os.path.exists(self._pid_file)
+    def started(self, code: int) -> bool:
+        """Whether the command was.
+
+        Its files go with the container, which it may have ended: then its
+        exit code tells, for the runtime itself has others.
+
+        :param code: of the runtime
+        """
+        return os.path.exists(self._pid_file) or (
+            not os.path.exists(self._path)
+            and (code == 0 or 128 < code <= 128 + signal.NSIG))
 
     def run(self, timeout: float, limit: int,
             data: bytes) -> dict[str, typing.Any]:
@@ -154,7 +165,7 @@ class _Session:
             if not ended:
                 self.kill()
                 child.kill()
-        if ended and not self.started():
+        if ended and not self.started(child.returncode):
             raise self._failure(output[1][:limit].decode(errors='replace'))
         return {'exit_code': child.returncode if ended else None,
                 'stdout': bytes(output[0][:limit]),

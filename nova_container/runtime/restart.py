@@ -37,6 +37,9 @@ LOG = log.getLogger(__name__)
 # Starting takes until the network is there; a few at a time are enough.
 _WORKERS = 4
 
+# Seconds until a server is looked at again that Nova is at work on.
+_BUSY_PAUSE = 0.5
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -90,7 +93,8 @@ class Restarter:
 
     :param start: halts what is left of the container with this id, and
         creates and starts it with this count of restarts. When it raises, it
-        is called again later with a count that is one higher
+        is called again later with a count that is one higher, or with the
+        same one for ServerBusy
     :param give_up: called with the id when a container stays ended
     """
 
@@ -175,6 +179,10 @@ class Restarter:
             self._start(found.container_id, found.restarts)
         except exception.ContainerNotFound:
             self.cancel(found.container_id)
+            return
+        except exception.ServerBusy as e:
+            LOG.debug('%s', e)
+            self._schedule.after(_BUSY_PAUSE, found)
             return
         except Exception:
             LOG.exception('Starting container %s again failed',

@@ -177,6 +177,21 @@ class RestartTest(RestartTestCase):
         self.assertEqual([2], self.starts)
         self.assertIs(state.Status.RUNNING, state.read(container_id).status)
 
+    def test_server_that_nova_is_at_work_on_is_waited_for(self):
+        whole, busy = self.start, [True, True]
+
+        def start(container_id, restarts):
+            if busy:
+                busy.pop()
+                raise exception.ServerBusy('it is being built')
+            whole(container_id, restarts)
+
+        self.restarter._start = start
+        container_id = self.run_with('on-failure:2', '/bin/false')
+        self.monitor.watch(container_id)
+        self.await_given_up(container_id)
+        self.assertEqual([1, 2], self.starts)
+
     def test_service_killed_between_end_and_start(self):
         container_id = self.run_with('always', '/bin/sleep', '1000000')
         steps = (
