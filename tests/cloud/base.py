@@ -244,7 +244,7 @@ def host_state() -> dict[str, list[str]]:
             add('cgroups', (entry for entry in _entries(path)
                             if os.path.isdir(f'{path}/{entry}')
                             and entry != 'monitors'))
-        metadata = _metadata_ports(node)
+        metadata = _metadata_ports(node) | _metadata_links(node)
         add('ports', (port for port in _run(
             'ovs-vsctl', f'--db={node["ovsdb"]}', 'list-ports', 'br-int')
             if port.startswith('tap') and port not in metadata))
@@ -297,6 +297,16 @@ def _metadata_ports(node: dict) -> set[str]:
         '--columns=name,external_ids', 'list', 'Interface')))['data']
     return {name for name, (_, ids) in rows
             if name.startswith('tap') and 'attached-mac' not in dict(ids)}
+
+
+def _metadata_links(node: dict) -> set[str]:
+    """Outer ends of the links to networks' metadata namespaces.
+
+    The agent takes the port away first, the namespace last.
+    """
+    return {f'tap{name.removeprefix("ovnmeta-")[:10]}0' for name in _run(
+        'nsenter', f'--mount={node["mntns"]}', 'ls', '/run/netns')
+        if name.startswith('ovnmeta-')}
 
 
 def _links(node: dict) -> set[str]:
@@ -394,7 +404,11 @@ class CloudTestCase(unittest.TestCase):
         failed = resource.wait_for_status(
             self.user.compute, server, 'ERROR', ['ACTIVE'], interval=0.5,
             wait=_TIMEOUT)
-        return self.user.compute.get_server(failed).fault['message']
+        # The conductor writes the state first.
+        for _ in utils.iterate_timeout(_TIMEOUT, 'no fault', wait=0.2):
+            fault = self.user.compute.get_server(failed).fault
+            if fault is not None:
+                return fault['message']
 
     def settled(self, server) -> str:
         """The status that a server has once no task is under way."""

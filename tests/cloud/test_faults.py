@@ -135,7 +135,6 @@ class HostTroubleTest(base.CloudTestCase):
         base.await_new_pid('glance', pid)
         # Nova's client asks again: it may have come through all the same.
         if self.settled(server) == 'ERROR':
-            self.assertRegex(
-                self.user.compute.get_server(server).fault['message'],
-                'Glance|Exhausted all hosts')
+            self.assertRegex(self.fault(server),
+                             'Glance|Exhausted all hosts')
         self.active(self.boot(image))

@@ -126,6 +126,9 @@ class InterruptedTest(base.CloudTestCase):
         self.user.compute.confirm_server_resize(server)
         self.status(server, 'ACTIVE')
         self.assertEqual(other, self.host(server))
+        for _ in base.utils.iterate_timeout(60, 'not confirmed', wait=0.2):
+            if self.ended(server, 'compute_confirm_resize'):
+                break
         self.assertEqual({other}, self.allocated(server))
         self.assertEqual([], base.transfers())
 
@@ -172,11 +175,18 @@ class InterruptedTest(base.CloudTestCase):
 
     def await_begin(self, server, name: str) -> None:
         for _ in base.utils.iterate_timeout(60, f'no {name}', wait=0.1):
-            newest = next(self.user.compute.server_actions(server))
-            found = self.user.compute.get_server_action(newest.request_id,
-                                                        server)
-            if any(event.event == name for event in found.events):
+            if self.events(server, name):
                 return
+
+    def ended(self, server, name: str) -> bool:
+        return any(event.finish_time is not None
+                   for event in self.events(server, name))
+
+    def events(self, server, name: str) -> list:
+        """Those of the newest action that are called so."""
+        newest = next(self.user.compute.server_actions(server))
+        found = self.user.compute.get_server_action(newest.request_id, server)
+        return [event for event in found.events if event.event == name]
 
     def await_task(self, server, name: str) -> None:
         for _ in base.utils.iterate_timeout(60, f'no {name}', wait=0.1):

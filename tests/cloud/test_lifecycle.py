@@ -13,6 +13,7 @@
 """What else a user may do to a server that is there."""
 
 from openstack import exceptions
+from openstack import utils
 
 from nova_container.runtime import engine
 from tests import archives
@@ -68,6 +69,9 @@ class LifecycleTest(LifecycleTestCase):
         base.visit(host)
         engine.halt(server.id)
         self.act(server, 'resume', 'ACTIVE')
+        for _ in utils.iterate_timeout(60, 'not started anew', wait=0.3):
+            if self.console(server).count('started') > 1:
+                break
         self.assertEqual(2, self.console(server).count('started'))
 
     def test_rescue_and_unrescue(self):

@@ -204,8 +204,11 @@ class FloatingAddressTest(NetworkTestCase):
         self.assertEqual(28, closed.returncode, 'not held back')
         self.user.network.delete_ip(next(self.user.network.ips(
             floating_ip_address=address)))
-        with self.assertRaises(subprocess.CalledProcessError):
-            base.curl(address, retry=0)
+        for _ in utils.iterate_timeout(_TIMEOUT, 'still reached', wait=0.2):
+            try:
+                base.curl(address, retry=0)
+            except subprocess.CalledProcessError:
+                break
 
 
 class QosTest(NetworkTestCase):
@@ -264,7 +267,7 @@ class QosTest(NetworkTestCase):
                     return
             self.fail(f'rates: {seen}')
 
-        self.assertGreater(min(rates()), 4 * self.LIMIT)
+        become(lambda rate: rate > 4 * self.LIMIT)
         self.user.network.update_port(port, qos_policy_id=policy)
         become(lambda rate: self.LIMIT / 3 < rate < self.LIMIT * 1.3)
         self.user.network.update_port(port, qos_policy_id=None)

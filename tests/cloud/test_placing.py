@@ -84,10 +84,9 @@ class PlacingTest(base.CloudTestCase):
             name='test-apart', policy='anti-affinity')
         self.addCleanup(self.user.compute.delete_server_group, group)
         apart = {'scheduler_hints': {'group': group.id}}
-        first, second = [self.boot(self.busybox(), **apart)
+        first, second = [self.active(self.boot(self.busybox(), **apart))
                          for _ in range(2)]
-        self.assertNotEqual(self.host(self.active(first)),
-                            self.host(self.active(second)))
+        self.assertNotEqual(self.host(first), self.host(second))
         self.assertIn('No valid host', self.fault(
             self.boot(self.busybox(), **apart)))
         # What is there already is counted.
@@ -132,9 +131,11 @@ class MixedCloudTest(base.CloudTestCase):
                               (directory / 'log').read_text()[-2000:])
             services = list(self.admin.compute.services(
                 binary='nova-compute', host=self.HOST))
-            if services and services[0].state == 'up':
+            # The scheduler looks for new hosts by itself.
+            if (services and services[0].state == 'up' and any(
+                    hypervisor.name == self.HOST for hypervisor in
+                    self.admin.compute.hypervisors())):
                 break
-        base.nova_manage('cell_v2', 'discover_hosts').check_returncode()
 
     def end(self, process) -> None:
         process.terminate()

@@ -97,6 +97,7 @@ def collect(cloud: plan.Plan) -> dict[str, ty.Any]:
         'clouds_yaml': str(layout.clouds_yaml),
         'nodes': [{
             'name': node.name, 'netns': str(node.netns),
+            'mntns': str(node.mntns),
             'config': str(node.config), 'state_path': str(node.state_path),
             'run_path': str(node.run_path),
             'cgroup_parent': node.cgroup_parent,
