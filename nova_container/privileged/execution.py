@@ -142,9 +142,9 @@ class _Session:
 
         :param code: of the runtime
         """
-        return os.path.exists(self._pid_file) or (
-            not os.path.exists(self._path)
-            and (code == 0 or 128 < code <= 128 + signal.NSIG))
+        return (os.path.exists(self._pid_file)
+                or 128 < code <= 128 + signal.NSIG
+                or code == 0 and not os.path.exists(self._path))
 
     def run(self, timeout: float, limit: int,
             data: bytes) -> dict[str, typing.Any]:

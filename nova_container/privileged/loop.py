@@ -22,6 +22,7 @@ it too, since they may outlive the process that started them, and so does the
 loop device: two mounts of one image would destroy it.
 """
 
+import contextlib
 import errno
 import fcntl
 import glob
@@ -39,6 +40,7 @@ _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_SET_CAPACITY = 0x4C07
+_BLKROSET = 0x125D
 
 # LO_FLAGS_* of linux/loop.h.
 FLAG_READ_ONLY = 1
@@ -179,15 +181,21 @@ def attach(image: int, block: int, flags: int,
         for _ in range(_ATTEMPTS):
             number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
             path = f'/dev/loop{number}'
-            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.ioctl(device, _LOOP_CONFIGURE, config)
+            with contextlib.ExitStack() as undo:
+                try:
+                    device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                    undo.callback(os.close, device)
+                    fcntl.ioctl(device, _LOOP_CONFIGURE, config)
+                except OSError as e:
+                    # Another process was faster, or it is being taken down.
+                    if e.errno not in (errno.EBUSY, errno.ENXIO):
+                        raise
+                    continue
+                if not flags & FLAG_READ_ONLY:
+                    # It may have been made so for who had the number before.
+                    fcntl.ioctl(device, _BLKROSET, struct.pack('i', 0))
+                undo.pop_all()
                 return device, path
-            except OSError as e:
-                os.close(device)
-                # Another process was faster.
-                if e.errno != errno.EBUSY:
-                    raise
     finally:
         os.close(control)
     raise exception.HostUnsupported('no loop device could be had: other '

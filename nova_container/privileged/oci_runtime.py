@@ -156,6 +156,11 @@ def execute(container_id: str, directory: str) -> None:
         '-l', 'none', '-t', '-i', '--leave-stdin-open'], 'exec')
 
 
+# What begins once it gets a line, and never if we end before. conmon would, at
+# the end of _OCI_STARTPIPE, outside the control group where it is looked for.
+_HELD = ('/bin/sh', '-c', 'read -r _ && exec "$@" </dev/null', 'held')
+
+
 def _monitored(container_id: str, directory: str, more: list[str],
                verb: str = 'create') -> int:
     """Start conmon, which gets a control group of its own and no descriptor
@@ -168,7 +173,7 @@ def _monitored(container_id: str, directory: str, more: list[str],
     sync_read, sync_write = os.pipe()
     start_read, start_write = os.pipe()
     args = [
-        conmon(),
+        *_HELD, conmon(),
         '--api-version', '1', '-c', container_id, '-u', container_id,
         '-n', container_id, '-r', runtime(),
         '--runtime-arg', '--root', '--runtime-arg', place.run('oci'),
@@ -177,23 +182,21 @@ def _monitored(container_id: str, directory: str, more: list[str],
         '--socket-dir-path', directory, '--full-attach',
         '--log-level', 'warn', *_manager(), *more,
     ]
-    env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
-           '_OCI_STARTPIPE': str(start_read)}
+    env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write)}
     log_path = os.path.join(directory, 'conmon.log')
     with open(sync_read, 'rb', buffering=0) as sync, \
             open(log_path, 'wb') as log:
         try:
             try:
                 monitor = subprocess.Popen(
-                    args, env=env, cwd=directory, stdin=subprocess.DEVNULL,
+                    args, env=env, cwd=directory, stdin=start_read,
                     stdout=log, stderr=log, start_new_session=True,
-                    pass_fds=(sync_write, start_read))
+                    pass_fds=(sync_write,))
             finally:
                 os.close(sync_write)
                 os.close(start_read)
-            # It forks only after the byte, so its children are moved too.
             cgroup.adopt_monitor(monitor.pid)
-            os.write(start_write, b'x')
+            os.write(start_write, b'\n')
         finally:
             os.close(start_write)
         answer = _read_answer(sync, container_id)

@@ -353,6 +353,8 @@ def _let_go(volume_id: str, found: Connected) -> None:
     fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _flush(volume_id, fd)
+        # It would stay with the number, whatever the next device there is.
+        _protect(device, False)
         if found.looped:
             loop.detach(fd)
     finally:

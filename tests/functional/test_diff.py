@@ -238,8 +238,9 @@ class DiffTest(DiffTestCase):
 
     def test_what_runs_is_held_still_only_meanwhile(self):
         container_id = self.run_container('/bin/sh', '-c', '''
-            mkdir /d; i=0
+            mkdir /d; i=0; echo 0 > /d/a; echo 0 > /d/b; echo ready
             while :; do i=$((i+1)); echo $i > /d/a; echo $i > /d/b; done''')
+        self.await_text(container_id, 'ready')
         for _ in range(5):
             result, path = self.diff(container_id, 'none')
             self.assertIs(state.Status.RUNNING,

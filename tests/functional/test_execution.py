@@ -11,6 +11,7 @@
 #    under the License.
 
 import fcntl
+import glob
 import os
 import pathlib
 import pty
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 
 from nova_container import exception
 from nova_container.privileged import execution
@@ -107,7 +109,7 @@ class ExecuteTest(ExecutionTestCase):
     def test_timeout_kills_the_command_with_its_children(self):
         container_id = self.run_container(*FOREVER)
         done = self.sh(container_id, 'echo begun; sleep 777 & sleep 777',
-                       timeout=0.5)
+                       timeout=3)
         self.assertEqual((None, b'begun\n'), (done.exit_code, done.stdout))
         left = self.sh(container_id, 'ps').stdout.decode()
         self.assertNotIn('777', left)
@@ -154,7 +156,14 @@ class ExecuteTest(ExecutionTestCase):
 
     def test_container_that_ends_meanwhile(self):
         container_id = self.run_container(*FOREVER)
-        killer = threading.Timer(0.3, engine.halt, (container_id,))
+
+        def halt():
+            directory = place.container_run(container_id, 'exec')
+            while not glob.glob(f'{directory}/*.pid'):
+                time.sleep(0.01)
+            engine.halt(container_id)
+
+        killer = threading.Thread(target=halt)
         killer.start()
         done = self.sh(container_id, 'sleep 1000')
         killer.join()

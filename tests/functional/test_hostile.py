@@ -65,7 +65,9 @@ class HostileTestCase(base.RuntimeTestCase):
             self.files[name] = _SECRET
             pathlib.Path(self.canary, name).write_text(_SECRET)
         self.neighbour = self.run_container(
-            '/bin/sh', '-c', 'echo mine > /srv/mine; exec sleep 1000000')
+            '/bin/sh', '-c', 'echo mine > /srv/mine; echo ready; '
+            'exec sleep 1000000')
+        self.await_text(self.neighbour, 'ready')
         self.settings = self.read_settings()
 
     def read_settings(self):

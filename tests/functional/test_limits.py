@@ -255,12 +255,14 @@ class BandwidthTest(NetworkTestCase):
 
     def test_changed_while_it_runs(self):
         container_id, _ = self.wired(*_TAKE)
-        self.assertLess(self.send(2000000), 1.4)
+        before = self.send(2000000)
         engine.update(container_id, limits.Limits(
             network_in=limits.Bandwidth(1000000, burst=65536)))
-        self.assertGreater(self.send(2000000), 1.4)
+        shaped = self.send(2000000)
+        self.assertGreater(shaped, 1.4)
+        self.assertLess(before, shaped)
         engine.update(container_id, limits.Limits())
-        self.assertLess(self.send(2000000), 1.4)
+        self.assertLess(self.send(2000000), shaped)
 
 
 class UpdateTest(LimitsTestCase):

@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import unittest.mock
+import uuid
 
 from nova_container import exception
 from nova_container.privileged import host
@@ -51,13 +52,14 @@ class QuiesceTest(test_volume.VolumeTestCase):
         self.attach(self.container_id, block, device='vdc')
         engine.create(self.container_id)
         engine.start(self.container_id)
-        self.inside(self.container_id, 'until [ -e /srv/n ]; do sleep 0.1; '
-                                       'done')
+        self.inside(self.container_id,
+                    'until [ $(cat /srv/n | wc -l) -gt 1 ]; do sleep 0.1; '
+                    'done')
 
     @contextlib.contextmanager
     def copy(self, device: str, offset: int = 0):
         """What the storage has of a volume, as a file system elsewhere."""
-        image = self.directory / 'copy'
+        image = self.directory / f'copy-{uuid.uuid4().hex}'
         shutil.copy(self.backing_file(device), image)
         with self.mounted(image, offset) as target:
             yield target

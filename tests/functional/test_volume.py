@@ -208,7 +208,8 @@ class DeviceTest(VolumeTestCase):
         container_id = self.run_container(*FOREVER)
         self.attach(container_id, name)
         self.inside(container_id, 'sleep 1000000 < /dev/vdb >/dev/null 2>&1 '
-                    '& echo $! > /tmp/pid')
+                    '& echo $! > /tmp/pid; until [ "$(readlink '
+                    '/proc/$!/fd/0)" = /dev/vdb ]; do sleep 0.1; done')
         with self.assertRaisesRegex(exception.StateConflict, 'open'):
             volume.detach(container_id, name)
         # It is as it was.
