@@ -255,8 +255,12 @@ class MovingMixin:
                 written = file.enter_context(
                     self._images.store.spool.file(instance.uuid))
                 spool, fd = written.name, written.fileno()
-                with open(fd, 'wb', closefd=False) as archive:
-                    self._courier.fetch(instance, archive)
+                if (state.parked(instance.uuid)
+                        and not self._courier.waiting(instance)):
+                    self._pack_again(instance, spool, fd)
+                else:
+                    with open(fd, 'wb', closefd=False) as archive:
+                        self._courier.fetch(instance, archive)
             attachments = volumes.connect_all(context, instance,
                                               block_device_info)
             unpack(self._images, context, instance, image_meta,
@@ -265,6 +269,14 @@ class MovingMixin:
                                               attachments))
         if kept is None:
             self._courier.forget(instance)
+
+    def _pack_again(self, instance, spool, fd):
+        """For a move on this host whose archive went with the service."""
+        engine.unpark(instance.uuid)
+        try:
+            pack(self._images, instance, instance.flavor, spool, fd, True)
+        finally:
+            engine.park(instance.uuid)
 
     def _complete_arrival(self, context, instance, network_info,
                           block_device_info):

@@ -45,7 +45,7 @@ os_vif.initialize()
 CONF = nova.conf.CONF
 
 _HOST = 'here'
-_ELSEWHERE = '192.0.2.1'
+_ELSEWHERE = '198.51.100.1'
 
 
 class Courier:
@@ -85,9 +85,12 @@ class MovingTest(base.RuntimeTestCase):
                                             autospec=True))
         self.servers = {}
         self.neutron = mock.MagicMock()
+        self.begin_service()
+        self.addCleanup(lambda: self.driver.cleanup_host(_HOST))
+
+    def begin_service(self):
         self.driver = container_driver.ContainerDriver(self.neutron)
         self.driver.init_host(_HOST)
-        self.addCleanup(self.driver.cleanup_host, _HOST)
 
     def get_instance(self, context, uuid, **kwargs):
         try:
@@ -109,7 +112,7 @@ class MovingTest(base.RuntimeTestCase):
         server.save = mock.Mock()
         self.servers[server.uuid] = server
         self.addCleanup(engine.discard, server.uuid)
-        self.addCleanup(self.driver.destroy, None, server, [])
+        self.addCleanup(lambda: self.driver.destroy(None, server, []))
         self.driver.spawn(None, server, objects.ImageMeta(
             container_format='docker', disk_format='raw'), [], None, {})
         return server
@@ -154,6 +157,23 @@ class MovingTest(base.RuntimeTestCase):
         self.arrive(server)
         self.assertEqual('new\n', self.sh(server, 'cat /srv/which'))
         self.assertEqual([], self.spooled())
+
+    def test_service_ended_between_leaving_and_arriving(self):
+        server = self.boot()
+        self.sh(server, 'echo mine >/srv/which')
+        self.leave(server)
+        # As the end of its process does.
+        self.driver._drop_kept(server)
+        self.driver.cleanup_host(_HOST)
+        self.begin_service()
+        self.arrive(server)
+        self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
+        self.assertEqual([], self.spooled())
+        # It can go back, too.
+        self.sh(server, 'echo lost >/srv/which')
+        self.driver.destroy(None, server, [])
+        self.driver.finish_revert_migration(None, server, [], None)
+        self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
 
     def test_deleted_between_leaving_and_arriving(self):
         server = self.boot()
