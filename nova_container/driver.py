@@ -21,6 +21,7 @@ import os
 import subprocess
 
 from nova.compute import power_state
+from nova.compute import task_states
 from nova.compute import vm_states
 import nova.conf
 from nova.virt import driver
@@ -110,6 +111,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         super().__init__(virtapi)
         self._images = None
         self._courier = None
+        # Nova starts servers before its messages come in.
+        self._gets_events = False
         # Spool files of containers that are resized on this host.
         self._kept = {}
         self._reporter = None
@@ -263,7 +266,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             undo.callback(self._halt, instance, network_info,
                           restarts=restarts or None)
             engine.create(instance.uuid, restarts)
-            port.plug_and_wait(self.virtapi, instance, network_info)
+            port.plug_and_wait(self.virtapi, instance, network_info,
+                               events=self._gets_events)
             engine.start(instance.uuid)
             undo.pop_all()
         self._watch(instance.uuid)
@@ -330,6 +334,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
 
     def power_off(self, instance, timeout=0, retry_interval=0):
         with fault.translated(instance), self._decided(instance):
+            if (instance.task_state == task_states.REBUILDING
+                    and not state.exists(instance.uuid)):
+                # A rebuild that failed has left none.
+                return
             self._halt(instance, instance.get_network_info(), timeout)
 
     def power_on(self, context, instance, network_info,
@@ -486,6 +494,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         return [CONF.host]
 
     def get_available_resource(self, nodename):
+        # Asked for the first time just before the service takes messages.
+        self._gets_events = True
         return inventory.resources(nodename)
 
     def update_provider_tree(self, provider_tree, nodename, allocations=None):

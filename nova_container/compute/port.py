@@ -183,21 +183,25 @@ def _refused(event_name: str, instance) -> bool:
     return True
 
 
-def plug_and_wait(virtapi, instance, network_info, first: int = 0) -> None:
+def plug_and_wait(virtapi, instance, network_info, first: int = 0,
+                  events: bool = True) -> None:
     """Wire every port and return once traffic can pass.
 
     :param virtapi: nova.virt.virtapi.VirtAPI
+    :param events: whether Neutron's reach this service; otherwise what the
+        host itself says is waited for
     :param first: the first port's place among the instance's
     :raises NetworkFailed: a port could not be wired in time, and
         vif_plugging_is_fatal is on
     """
     timeout = CONF.vif_plugging_timeout
-    down = [vif for vif in network_info if vif.get('active') is False]
-    events = [('network-vif-plugged', vif['id'])
-              for vif in down] if timeout else []
+    down = [vif for vif in network_info
+            if events and vif.get('active') is False]
+    expected = [('network-vif-plugged', vif['id'])
+                for vif in down] if timeout else []
     try:
         with virtapi.wait_for_instance_event(
-                instance, events, timeout=timeout, error_callback=_refused):
+                instance, expected, timeout=timeout, error_callback=_refused):
             plug(instance, network_info, first)
         for vif in network_info:
             if timeout and vif not in down:

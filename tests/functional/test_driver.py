@@ -19,6 +19,7 @@ from unittest import mock
 import uuid
 
 from nova.compute import power_state
+from nova.compute import task_states
 from nova.compute import vm_states
 from nova import exception as nova_exception
 from nova.network import model
@@ -183,6 +184,15 @@ class DriverTest(DriverTestCase):
         self.await_metadata(instance, exit_code='0')
         self.assertEqual(power_state.SHUTDOWN, self.power(instance))
         self.assertFalse(self.driver._restarter.pending(instance.uuid))
+
+    def test_rebuild_after_one_that_has_left_no_container(self):
+        instance = self.boot('/bin/sleep', '1000000')
+        engine.undefine(instance.uuid)
+        with self.assertRaises(nova_exception.InstanceNotFound):
+            self.driver.power_off(instance, timeout=20)
+        # Nova's rebuild begins with this.
+        instance.task_state = task_states.REBUILDING
+        self.driver.power_off(instance, timeout=20)
 
     def test_crash_loop_is_not_powered_off_and_can_be(self):
         instance = self.boot('/bin/false',

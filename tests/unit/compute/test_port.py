@@ -11,6 +11,7 @@
 #    under the License.
 
 import unittest
+from unittest import mock
 
 from nova.network import model
 
@@ -112,3 +113,42 @@ class NameServersTest(unittest.TestCase):
         self.assertEqual((), self.servers(vif(V6, details=details)))
         self.assertEqual((), self.servers(vif(V4)))
         self.assertEqual((), self.servers())
+
+
+class WaitTest(unittest.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        for name in ('plug', '_ovsdb'):
+            self.enterContext(mock.patch.object(port, name, autospec=True))
+        self.run = self.enterContext(mock.patch.object(
+            port.processutils, 'execute', autospec=True))
+        self.virtapi = mock.MagicMock()
+        self.port = vif(V4, details={'bound_drivers': {'0': 'ovn'}})
+
+    def expected(self):
+        """Events that are waited for."""
+        (call,) = self.virtapi.wait_for_instance_event.call_args_list
+        return call.args[1]
+
+    def test_port_that_is_down(self):
+        self.port['active'] = False
+        port.plug_and_wait(self.virtapi, None, [self.port])
+        self.assertEqual([('network-vif-plugged', self.port['id'])],
+                         self.expected())
+        self.run.assert_not_called()
+
+    def test_port_that_is_up(self):
+        self.port['active'] = True
+        port.plug_and_wait(self.virtapi, None, [self.port])
+        self.assertEqual([], self.expected())
+        self.assertIn('external_ids:ovn-installed=true',
+                      self.run.call_args.args)
+
+    def test_before_the_service_takes_messages(self):
+        """An event would never come, and all other servers wait, too."""
+        self.port['active'] = False
+        port.plug_and_wait(self.virtapi, None, [self.port], events=False)
+        self.assertEqual([], self.expected())
+        self.assertIn('external_ids:ovn-installed=true',
+                      self.run.call_args.args)
