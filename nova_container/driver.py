@@ -146,7 +146,8 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                                             self._reporter.report)
         self._monitor = monitor.ExitMonitor(self._on_exit)
         self._volumes = volume_recovery.Finisher(self)
-        self._settler = interrupted.Settler(host, _POWER_STATES)
+        self._settler = interrupted.Settler(host, _POWER_STATES,
+                                            self._courier)
         self._quiescer = quiescing.Quiescer()
         self._maintenance = maintenance.Maintenance(host, self.virtapi)
         for container_id in state.ids():

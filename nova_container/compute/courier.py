@@ -173,16 +173,16 @@ class Courier:
         :raises TransferFailed: Glance did not take it
         """
         with self._speaking(f'storing server {instance.uuid} in Glance'):
-            self.remove(instance)
+            self.remove(instance.uuid)
             self._glance.create(service_context(), {
                 'name': _name(instance.uuid), 'container_format': 'docker',
                 'disk_format': 'raw', 'is_public': False, 'os_hidden': True,
                 'properties': {PROPERTY: instance.uuid}}, data=file)
 
-    def _images(self, instance) -> list[dict]:
+    def _images(self, server: str) -> list[dict]:
         owner = service_project()
         found = self._glance.get_all(service_context(), filters={
-            'name': _name(instance.uuid), 'os_hidden': 'true',
+            'name': _name(server), 'os_hidden': 'true',
             'owner': owner})
         return [image for image in found if image.get('owner') == owner]
 
@@ -190,7 +190,7 @@ class Courier:
         """Whether an archive of a server is there to be fetched."""
         with self._speaking(f'asking Glance for server {instance.uuid}'):
             return any(image['status'] == 'active'
-                       for image in self._images(instance))
+                       for image in self._images(instance.uuid))
 
     def fetch(self, instance, file: typing.BinaryIO) -> None:
         """Download the archive of a server.
@@ -199,7 +199,7 @@ class Courier:
         :raises TransferFailed: it is not there, or Glance broke off
         """
         with self._speaking(f'fetching server {instance.uuid} from Glance'):
-            found = [image for image in self._images(instance)
+            found = [image for image in self._images(instance.uuid)
                      if image['status'] == 'active']
             if not found:
                 raise exception.TransferFailed(
@@ -208,17 +208,19 @@ class Courier:
                     f'another project in [{_GROUP}]')
             layer_images.download(service_context(), found[0]['id'], file)
 
-    def remove(self, instance) -> None:
+    def remove(self, server: str) -> None:
         """Remove what there is of a server; succeeds if there is nothing.
+
+        :param server: UUID
         """
-        with self._speaking(f'removing server {instance.uuid} from Glance'):
-            for image in self._images(instance):
+        with self._speaking(f'removing server {server} from Glance'):
+            for image in self._images(server):
                 with contextlib.suppress(nova_exception.ImageNotFound):
                     self._glance.delete(service_context(), image['id'])
 
-    def forget(self, instance) -> None:
+    def forget(self, server: str) -> None:
         """As ``remove``, where nothing hangs on it: a warning if it fails."""
         try:
-            self.remove(instance)
+            self.remove(server)
         except exception.ContainerError as e:
-            LOG.warning('%s', e, instance=instance)
+            LOG.warning('%s', e)

@@ -38,6 +38,7 @@ from nova import objects
 from oslo_log import log
 from oslo_utils import timeutils
 
+from nova_container.compute import courier
 from nova_container.compute import interrupted_moves
 from nova_container.compute import lifecycle
 from nova_container.compute import recovery
@@ -129,10 +130,13 @@ class Settler:
 
     :param host: of this service
     :param power_states: Nova's, of each state of a container
+    :param transfers: of the servers that move
     """
 
-    def __init__(self, host: str, power_states: dict):
+    def __init__(self, host: str, power_states: dict,
+                 transfers: courier.Courier):
         self._host = host
+        self._transfers = transfers
         self._power_states = power_states
         # The database keeps whole seconds.
         self._started = timeutils.utcnow(with_timezone=True).replace(
@@ -158,7 +162,8 @@ class Settler:
 
     def _sweep(self) -> None:
         try:
-            recovery.sweep(nova_context.get_admin_context(), self._host)
+            recovery.sweep(nova_context.get_admin_context(), self._host,
+                           self._transfers)
         finally:
             self._schedule.after(_SWEEP, self._sweep)
 

@@ -205,7 +205,7 @@ class MovingMixin:
                     self._kept[instance.uuid] = file.pop_all(), spool, fd
                     undo.callback(self._drop_kept, instance)
                 else:
-                    undo.callback(self._courier.forget, instance)
+                    undo.callback(self._courier.forget, instance.uuid)
                     os.lseek(fd, 0, os.SEEK_SET)
                     with open(fd, 'rb', closefd=False) as archive:
                         self._courier.send(instance, archive)
@@ -244,7 +244,7 @@ class MovingMixin:
             self._halt(instance, network_info)
             self._redefine(context, instance, network_info,
                            block_device_info)
-            self._courier.forget(instance)
+            self._courier.forget(instance.uuid)
             return
         with contextlib.ExitStack() as file:
             kept = self._kept.pop(instance.uuid, None)
@@ -268,7 +268,7 @@ class MovingMixin:
                    lambda image: self._intent(instance, image, network_info,
                                               attachments))
         if kept is None:
-            self._courier.forget(instance)
+            self._courier.forget(instance.uuid)
 
     def _pack_again(self, instance, spool, fd):
         """For a move on this host whose archive went with the service."""
@@ -286,7 +286,7 @@ class MovingMixin:
         if engine.unpark(instance.uuid):
             # What was sent is older than what it writes from now on.
             self._drop_kept(instance)
-            self._courier.forget(instance)
+            self._courier.forget(instance.uuid)
         elif self._courier.waiting(instance):
             self._arrive(context, instance, network_info,
                          instance.image_meta, block_device_info)
@@ -296,14 +296,14 @@ class MovingMixin:
             engine.discard(instance.uuid)
             if not state.exists(instance.uuid):
                 self._images.forget(instance)
-            self._courier.forget(instance)
+            self._courier.forget(instance.uuid)
 
     def finish_revert_migration(self, context, instance, network_info,
                                 migration, block_device_info=None,
                                 power_on=True, share_info=None):
         with fault.translated(instance), self._decided(instance):
             engine.unpark(instance.uuid)
-            self._courier.forget(instance)
+            self._courier.forget(instance.uuid)
             if power_on and state.read(instance.uuid).process is None:
                 self._halt(instance, network_info)
                 self._start_again(context, instance, network_info,

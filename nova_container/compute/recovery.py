@@ -17,22 +17,25 @@ from nova import exception as nova_exception
 from nova import objects
 from oslo_log import log
 
+from nova_container.compute import courier
 from nova_container.runtime import engine
 from nova_container.runtime import state
 
 LOG = log.getLogger(__name__)
 
 
-def sweep(context, host: str) -> None:
+def sweep(context, host: str, transfers: courier.Courier) -> None:
     """Remove the containers set aside that nobody will ask for any more.
 
     :param host: of this service
+    :param transfers: a server that was deleted on its way may be in there
     """
     for container_id in state.all_parked():
         try:
             instance = objects.Instance.get_by_uuid(context, container_id)
         except nova_exception.InstanceNotFound:
             wanted = False
+            transfers.forget(container_id)
         else:
             # Of a move that failed early there is no other copy, whatever
             # state the server was given since.

@@ -65,8 +65,8 @@ class Courier:
             raise exception.TransferFailed(f'{instance.uuid} is not there')
         file.write(self._archives[instance.uuid])
 
-    def forget(self, instance):
-        self._archives.pop(instance.uuid, None)
+    def forget(self, server):
+        self._archives.pop(server, None)
 
 
 class MovingTest(base.RuntimeTestCase):
@@ -186,19 +186,21 @@ class MovingTest(base.RuntimeTestCase):
         self.sh(server, 'echo mine >/srv/which')
         self.leave(server)
         server.vm_state = vm_states.ACTIVE
-        recovery.sweep(None, _HOST)
+        recovery.sweep(None, _HOST, self.driver._courier)
         self.reboot(server)
         self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
 
     def test_what_has_moved_for_good_is_removed(self):
         elsewhere, arrived, deleted = (self.boot() for _ in range(3))
-        for server in (elsewhere, arrived, deleted):
+        for server in (elsewhere, arrived):
             self.leave(server)
+        self.leave(deleted, _ELSEWHERE)
         elsewhere.host = 'there'
         self.arrive(arrived)
         del self.servers[deleted.uuid]
-        recovery.sweep(None, _HOST)
+        recovery.sweep(None, _HOST, self.driver._courier)
         self.assertEqual([], state.all_parked())
+        self.assertFalse(self.driver._courier.waiting(deleted))
         self.assertEqual([arrived.uuid], state.ids())
 
     def test_goes_back_to_what_it_was_made_of_after_a_long_time(self):

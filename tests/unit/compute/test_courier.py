@@ -121,7 +121,7 @@ class CourierTest(base.TestCase):
     def test_removes_only_what_a_host_has_sent(self):
         theirs = self.glance.add('tenant')
         self.glance.add('service', status='queued')
-        self.courier.remove(self.server)
+        self.courier.remove(self.server.uuid)
         self.assertEqual([theirs],
                          [image['id'] for image in self.glance.images])
 
@@ -135,5 +135,5 @@ class CourierTest(base.TestCase):
         self.session.get_project_id.side_effect = (
             keystone_exception.ConnectFailure('no route'))
         with self.assertRaisesRegex(exception.TransferFailed, 'Keystone'):
-            self.courier.remove(self.server)
-        self.courier.forget(self.server)
+            self.courier.remove(self.server.uuid)
+        self.courier.forget(self.server.uuid)
