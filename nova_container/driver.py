@@ -137,6 +137,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         image_store.recover()
         volumes.recover()
         self._images = images.Images(image_store)
+        self._images.recover()
         self._courier = courier.Courier()
         self._feedback = feedback.Feedback()
         self._health = health.HealthMonitor(self._feedback.health)

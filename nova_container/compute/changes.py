@@ -21,6 +21,7 @@ from nova.image import glance
 from oslo_log import log as logging
 
 from nova_container.compute import images as images_
+from nova_container.compute import upload as upload_
 from nova_container.image import thin
 from nova_container.layer import stream
 from nova_container.runtime import engine
@@ -49,9 +50,10 @@ def upload(images: images_.Images, context, instance, image_id: str,
                  instance=instance)
         update_task_state(task_state=task_states.IMAGE_UPLOADING,
                           expected_state=task_states.IMAGE_PENDING_UPLOAD)
-        glance.API().update(
+        data = upload_.Counted(stream.Slice(file.fileno(), 0, size))
+        upload_.require_whole(glance.API().update(
             context, image_id, {
                 'container_format': thin.CONTAINER_FORMAT,
                 'disk_format': thin.DISK_FORMAT,
                 'properties': {thin.PROPERTY: thin.CHANGES}},
-            data=stream.Slice(file.fileno(), 0, size), purge_props=False)
+            data=data, purge_props=False), data)

@@ -41,6 +41,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from nova_container.compute import layer_images
+from nova_container.compute import upload
 from nova_container import exception
 
 CONF = cfg.CONF
@@ -174,10 +175,11 @@ class Courier:
         """
         with self._speaking(f'storing server {instance.uuid} in Glance'):
             self.remove(instance.uuid)
-            self._glance.create(service_context(), {
+            data = upload.Counted(file)
+            upload.require_whole(self._glance.create(service_context(), {
                 'name': _name(instance.uuid), 'container_format': 'docker',
                 'disk_format': 'raw', 'is_public': False, 'os_hidden': True,
-                'properties': {PROPERTY: instance.uuid}}, data=file)
+                'properties': {PROPERTY: instance.uuid}}, data=data), data)
 
     def _images(self, server: str) -> list[dict]:
         owner = service_project()

@@ -39,6 +39,8 @@ CONF = nova.conf.CONF
 # A layer that came with a server has no place in any archive.
 _NOWHERE = 'none'
 
+_SERVER = 'server-'
+
 # What each message of cursive's begins with; a fault has little room.
 _VERIFICATION = 'Signature verification for the image failed: '
 
@@ -105,29 +107,38 @@ class Images:
     def _ensure_from_volume(self, context, instance, boot) -> store.Image:
         # A server of a snapshot of a volume names an image, which is empty.
         return self.store.ensure(
-            instance.uuid, boot.read, size=boot.size,
+            _own(instance.uuid), boot.read, size=boot.size,
             max_bytes=boot.room(), source=layer_images.LayerImages(
                 context, lambda: instance.project_id))
+
+    def recover(self) -> None:
+        """Rename the records of servers that an earlier version has made."""
+        if any(name.startswith(_SERVER) for name in self.store.records()):
+            return
+        for server in (*state.ids(), *state.all_parked()):
+            known = self.store.record(server)
+            if known and self.store.adopt(_own(server), known):
+                self.store.remove(server)
 
     def keep(self, instance) -> None:
         """Remember what a server is made of, whatever becomes of its image.
         """
         known = self.store.record(_source(instance))
         if known is not None:
-            self.store.adopt(instance.uuid, known)
+            self.store.adopt(_own(instance.uuid), known)
 
     def forget(self, instance) -> None:
         """Undo ``keep``."""
-        self.store.remove(instance.uuid)
+        self.store.remove(_own(instance.uuid))
 
     def of(self, instance) -> store.Image | None:
         """What a server is made of, if it is on this host."""
-        return (self.store.get(instance.uuid)
+        return (self.store.get(_own(instance.uuid))
                 or self.store.get(_source(instance)))
 
     def record_of(self, instance) -> record.Record | None:
         """The record of what a server is made of."""
-        return (self.store.record(instance.uuid)
+        return (self.store.record(_own(instance.uuid))
                 or self.store.record(_source(instance)))
 
     def adopt(self, instance, raw_config: bytes) -> store.Image | None:
@@ -135,7 +146,7 @@ class Images:
         base = self.store.record(_source(instance))
         blobs = {blob.diff_id: blob for blob in (base.layers if base else ())}
         config = image_config.ImageConfig.from_json(raw_config)
-        return self.store.adopt(instance.uuid, record.Record(
+        return self.store.adopt(_own(instance.uuid), record.Record(
             raw_config, tuple(
                 blobs.get(diff_id)
                 or archive.LayerBlob(diff_id, 0, 0, _NOWHERE)
@@ -217,8 +228,8 @@ class Images:
             # What has moved may come back, and Nova counts it elsewhere.
             self.store.expire(
                 {name for instance in instances
-                 for name in (_source(instance), instance.uuid)}
-                | set(state.all_parked()),
+                 for name in (_source(instance), _own(instance.uuid))}
+                | set(map(_own, state.all_parked())),
                 engine.layers_in_use(),
                 CONF.image_cache.remove_unused_original_minimum_age_seconds,
                 time.monotonic() + _PASS)
@@ -229,11 +240,18 @@ class Images:
         return -(-size // (1 << 30))
 
 
-def _source(instance) -> str:
-    """The image that a server is made of; its own id, if it has it from a
-    volume.
+def _own(server: str) -> str:
+    """The record of what a server is made of: no id that Glance would take,
+    which a tenant may choose for an image.
     """
-    return instance.image_ref or instance.uuid
+    return f'{_SERVER}{server}'
+
+
+def _source(instance) -> str:
+    """The image that a server is made of; its own record, if it has it from
+    a volume.
+    """
+    return instance.image_ref or _own(instance.uuid)
 
 
 def _check_format(image_id: str, container_format: str,

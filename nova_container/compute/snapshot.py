@@ -32,6 +32,7 @@ from oslo_log import log as logging
 from nova_container.compute import changes
 from nova_container.compute import images as images_
 from nova_container.compute import layer_images
+from nova_container.compute import upload
 from nova_container import exception
 from nova_container.image import archive
 from nova_container.image import record
@@ -105,7 +106,8 @@ def _take(images, context, instance, image_id, update_task_state, kind):
             'openstack server image create',
             f'snapshot of server {instance.uuid}')
         blobs = [layer.blob for layer in layers]
-        glance.API().update(
+        data = upload.Counted(snapshot.data(thin.build(config, blobs)))
+        upload.require_whole(glance.API().update(
             context, image_id, {
                 'container_format': thin.CONTAINER_FORMAT,
                 'disk_format': thin.DISK_FORMAT,
@@ -113,7 +115,7 @@ def _take(images, context, instance, image_id, update_task_state, kind):
                     thin.PROPERTY: kind.form, 'image_location': 'snapshot',
                     'image_state': 'available',
                     'owner_id': instance.project_id}},
-            data=snapshot.data(thin.build(config, blobs)), purge_props=False)
+            data=data, purge_props=False), data)
         undo.pop_all()
         snapshot.finish()
 
@@ -171,7 +173,9 @@ class _Thin:
                    if layer.diff_id not in done]
         self._copy_shared(
             [layer for layer in missing if layer.offset is None], done)
+        # One of no size came with the server, in no archive.
         self._split([layer for layer in missing if layer.offset is not None
+                     and layer.size
                      and layer.compression in manifest.LAYER_TYPES.values()],
                     done)
         for layer in missing:

@@ -227,6 +227,10 @@ class ImageStore:
         """What the image is made of, whether its layers are here or not."""
         return self._records.load(image_id)
 
+    def records(self) -> list[str]:
+        """All images that have a record."""
+        return self._records.ids()
+
     def layer(self, diff_id: digest.Digest) -> Layer | None:
         """The layer, if it is on this host."""
         try:

@@ -175,6 +175,40 @@ class MovingTest(base.RuntimeTestCase):
         self.driver.finish_revert_migration(None, server, [], None)
         self.assertEqual('mine\n', self.sh(server, 'cat /srv/which'))
 
+    def test_image_by_the_id_of_a_server_is_no_server(self):
+        """Whoever uploads an image may choose its id."""
+        server = self.boot()
+        mine = self.driver._images.of(server)
+        store = self.driver._images.store
+        fetched = []
+
+        def fetch(file):
+            fetched.append(file)
+            layer = base.busybox_layer()
+            file.write(archives.docker_archive(
+                layer, raw_config=archives.config([layer], config={
+                    'Cmd': ['/bin/theirs']})))
+
+        theirs = store.ensure(server.uuid, fetch)
+        self.assertEqual(1, len(fetched))
+        self.assertEqual(('/bin/theirs',), theirs.config.cmd)
+        self.assertEqual(mine, self.driver._images.of(server))
+
+    def test_records_of_an_earlier_version(self):
+        server = self.boot()
+        store = self.driver._images.store
+        own = f'server-{server.uuid}'
+        known = store.record(own)
+        for name in store.records():
+            if name.startswith('server-'):
+                store.remove(name)
+        store.adopt(server.uuid, known)
+        self.driver.cleanup_host(_HOST)
+        self.begin_service()
+        store = self.driver._images.store
+        self.assertEqual(known, store.record(own))
+        self.assertIsNone(store.record(server.uuid))
+
     def test_deleted_between_leaving_and_arriving(self):
         server = self.boot()
         self.leave(server)
