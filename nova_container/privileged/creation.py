@@ -123,7 +123,7 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
         os.close(rootfs_fd)
     if rescued is None:
         injection.inject(spec, root, ids)
-    files = provided.write_files(spec, ids.outside)
+    files, read_only = provided.write(spec, ids.outside)
     within = ''
     if rescued is not None:
         within = RESCUED
@@ -140,8 +140,7 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
         files += provided.bind_nested(spec.id, disks.nested, ids.outside)
     files += volume.mount_all(spec, ids)
     config = runtime_config.build(spec, runtime_config.HostSide(
-        rootfs=root, ids=ids, identity=who, files=files,
-        read_only=provided.write_config_drive(spec, ids.outside),
+        rootfs=root, ids=ids, identity=who, files=files, read_only=read_only,
         cgroup=systemd.oci_path(spec.id) if systemd.manages()
         else place.cgroup(spec.id),
         open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],

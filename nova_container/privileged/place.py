@@ -34,7 +34,8 @@
         exits/<id>               exit code, written by conmon
         volumes/<id>.json        the device of a connected volume
         disks/<id>               a halted container's disk while it is read
-        c/<id>/                  config.json, rootfs/, disk/, run.json, ...
+        c/<id>/                  config.json, rootfs/, disk/, run.json, ...;
+                                 files/, a tmpfs of its own
 """
 
 import os

@@ -21,9 +21,36 @@ from nova_container.privileged import place
 from nova_container.privileged import selinux
 from nova_container.spec import container as container_spec
 
+# Paths on the host and in the container.
+Binds = tuple[tuple[str, str], ...]
 
-def write_files(spec: container_spec.ContainerSpec,
-                owner: int) -> tuple[tuple[str, str], ...]:
+# By how much all that is provided to a container may grow together.
+_SPARE_BYTES = 256 << 10
+_SPARE_FILES = 64
+
+# Those of the binds: the OCI runtime cannot take away any other.
+_FLAGS = linux.MS_NOSUID | linux.MS_NODEV
+
+
+def write(spec: container_spec.ContainerSpec,
+          owner: int) -> tuple[Binds, Binds]:
+    """Write what is bound into a container, read-write and read-only.
+
+    To a file system of its own: the container's root may write there, and
+    would fill ``run_path``.
+    """
+    top = place.container_run(spec.id, 'files')
+    linux.mount('tmpfs', top, 'tmpfs', _FLAGS, 'mode=711')
+    binds = _write_files(spec, owner), _write_config_drive(spec, owner)
+    filled = os.statvfs(top)
+    size = (filled.f_blocks - filled.f_bfree) * filled.f_frsize
+    files = filled.f_files - filled.f_ffree
+    linux.mount('tmpfs', top, 'tmpfs', _FLAGS | linux.MS_REMOUNT,
+                f'size={size + _SPARE_BYTES},nr_inodes={files + _SPARE_FILES}')
+    return binds
+
+
+def _write_files(spec: container_spec.ContainerSpec, owner: int) -> Binds:
     """Files that Neutron and Nova decide, bound over the image's own."""
     names = spec.hostname.split('.')[0]
     if names != spec.hostname:
@@ -50,8 +77,8 @@ def write_files(spec: container_spec.ContainerSpec,
     return tuple(files)
 
 
-def write_config_drive(spec: container_spec.ContainerSpec,
-                       owner: int) -> tuple[tuple[str, str], ...]:
+def _write_config_drive(spec: container_spec.ContainerSpec,
+                        owner: int) -> Binds:
     if not spec.config_drive:
         return ()
     top = place.container_run(spec.id, 'files', 'config-drive')
@@ -72,8 +99,7 @@ def write_config_drive(spec: container_spec.ContainerSpec,
     return ((top, '/config-drive'),)
 
 
-def bind_nested(container_id: str, source: str,
-                owner: int) -> tuple[tuple[str, str], ...]:
+def bind_nested(container_id: str, source: str, owner: int) -> Binds:
     """Bind the storage of runtimes inside to where its root may reach it."""
     target = place.container_run(container_id, 'nested')
     os.mkdir(target, 0o711)

@@ -252,6 +252,27 @@ class AbuseTest(HostileTestCase):
         self.assertEqual(2, out.count('No space left'), out)
         self.assert_unharmed()
 
+    def test_files_that_the_host_provides(self):
+        """They take little of the host, whatever is written to them."""
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'echo 198.18.0.1 other >> /etc/hosts && '
+            'grep other /etc/hosts; '
+            'for f in hosts hostname resolv.conf; do '
+            'dd if=/dev/zero bs=64k count=300 >> /etc/$f; done; '
+            'echo THE END; exec sleep 1000000')
+        self.await_text(container_id, 'THE END')
+        out = self.text(container_id)
+        self.assertIn('198.18.0.1 other', out)
+        self.assertEqual(3, out.count('No space left'), out)
+        used = sum(path.lstat().st_size for path in pathlib.Path(
+            place.container_run(container_id)).rglob('*'))
+        self.assertLess(used, 1 << 20)
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.await_text(container_id, 'THE END')
+        self.assert_unharmed()
+
     def test_log_flood(self):
         base.CONF.set_override('log_size', _LOG_SIZE, 'container')
         self.addCleanup(base.CONF.clear_override, 'log_size', 'container')
