@@ -58,6 +58,10 @@ _CLONE_NEWUTS = 0x04000000
 _CLONE_NEWIPC = 0x08000000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_MNT_DETACH = 2
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_SLAVE = 1 << 19
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -68,22 +72,39 @@ _ADDRESS_SPACE = 768 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(name: str, *args: int) -> None:
-    if getattr(_libc, name)(*map(ctypes.c_ulong, args)) != 0:
+def _call(name: str, *args: int | bytes) -> None:
+    if getattr(_libc, name)(*(
+            arg if isinstance(arg, bytes) else ctypes.c_ulong(arg)
+            for arg in args)) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f'{name}: {os.strerror(code)}')
 
 
+def _leave_file_systems() -> None:
+    """Have the working directory for a root that nothing is above.
+
+    Root of a user namespace leaves one of chroot(2). In a mount namespace of
+    the host's it has no right to mount.
+    """
+    _call('unshare', _CLONE_NEWNS)
+    _call('mount', b'none', b'/', b'', _MS_REC | _MS_SLAVE, b'')
+    _call('mount', b'.', b'.', b'', _MS_BIND | _MS_REC, b'')
+    os.chdir(os.getcwd())
+    # pivot_root(2): the old root then lies over the new one.
+    _call('pivot_root', b'.', b'.')
+    _call('umount2', b'.', _MNT_DETACH)
+    os.chdir('/')
+
+
 def _enter_sandbox(userns: int) -> None:
+    _leave_file_systems()
     # Only a process with one thread may enter a user namespace.
     _call('setns', userns, _CLONE_NEWUSER)
     os.close(userns)
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    _call('unshare',
-          _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
-    os.chroot('.')
+    _call('unshare', _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS)
     os.umask(0)
     _call('prctl', _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # A change of user cleared it. The helper's death is this process's.

@@ -26,6 +26,7 @@ import tarfile
 import tempfile
 import threading
 import unittest
+from unittest import mock
 import uuid
 
 import hypothesis
@@ -35,9 +36,11 @@ from oslo_config import cfg
 from nova_container import conf
 from nova_container import exception
 from nova_container.image import store
+from nova_container.privileged import confined
 from nova_container.privileged import context
 from nova_container.privileged import implied
 from nova_container.privileged import layer as privileged
+from nova_container.privileged import place
 from tests import archives
 from tests import cases
 from tests.functional import system_image
@@ -45,6 +48,23 @@ from tests.functional import system_image
 CONF = cfg.CONF
 
 _BASE = 1 << 30
+
+# The sandbox, taken over by what it unpacks: chroot(2) has this way out.
+_TAKEN_OVER = """
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location('sandbox', {sandbox!r})
+sandbox = sys.modules['sandbox'] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sandbox)
+class Escape:
+    def run(self):
+        os.mkdir('inside')
+        os.chroot('inside')
+        for _ in range(50):
+            os.chdir('..')
+        return {{'seen': os.listdir('.')}}
+sandbox._JOBS['escape'] = Escape
+sandbox.main()
+"""
 
 # struct vfs_cap_data, revision 2: cap_net_raw permitted and effective.
 _CAPABILITY = struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)
@@ -594,6 +614,18 @@ class PrivilegeTest(UnpackTestCase):
             with self.assertRaises(exception.ImageInvalid):
                 privileged.remove(diff_id)
 
+    def test_sandbox_that_was_taken_over_sees_its_directory_alone(self):
+        script = self.state / 'taken-over.py'
+        script.write_text(_TAKEN_OVER.format(sandbox=str(confined._SANDBOX)))
+        directory = self.state / 'layers/tmp/tree'
+        directory.mkdir()
+        os.chown(directory, _BASE, _BASE)
+        with mock.patch.object(confined, '_SANDBOX', script):
+            found = confined.run('escape', place.ids().layers(),
+                                 str(directory), subprocess.DEVNULL,
+                                 job='escape')
+        self.assertEqual(['inside'], found['seen'])
+
 
 NAMES = strategies.sampled_from(['a', 'b', 'c', 'é', 'x' * 200])
 PATHS = strategies.lists(NAMES, min_size=1, max_size=3).map('/'.join)
@@ -658,9 +690,9 @@ class UmociTest(UnpackTestCase):
 
     def describe(self, root: pathlib.Path, base: int) -> dict[str, tuple]:
         found = {}
-        for place, directories, files in os.walk(root):
+        for where, directories, files in os.walk(root):
             for name in directories + files:
-                path = os.path.join(place, name)
+                path = os.path.join(where, name)
                 status = os.lstat(path)
                 if stat.S_ISCHR(status.st_mode) or \
                         stat.S_ISBLK(status.st_mode):
