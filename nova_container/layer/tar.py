@@ -43,10 +43,14 @@ _HEADER_ONLY = frozenset(
     (HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 _KNOWN = _FILE_TYPES | _HEADER_ONLY
 _GNU_SPARSE = b'S'
+_EXTENSIONS = frozenset((b'x', b'L', b'K', b'g'))
 
 # What Go's archive/tar, hence Docker, accepts as a pax header or long name.
 EXTENSION_MAX = 1 << 20
+# Extended headers of one entry; writers make three at most, and a global one.
+_EXTENSIONS_MAX = 16
 _SPARSE_MAX = 100000
+_DIGITS_MAX = 20
 
 _HEADER = struct.Struct('100s8s8s8s12s12s8sc100s8s64x8s8s155s12x')
 _ZEROS = bytes(BLOCK)
@@ -82,6 +86,8 @@ class Member:
     :ivar mode: permission bits including set-id and sticky
     :ivar size: bytes of the file, holes included
     :ivar stored: bytes in the archive
+    :ivar extra: bytes of the archive that are neither its header nor its
+        data: extended headers and maps of holes
     :ivar mtime: nanoseconds since the epoch
     :ivar xattrs: extended attributes, name to value
     :ivar data_map: for a sparse file, its data as (offset, length) in order
@@ -89,7 +95,7 @@ class Member:
     """
 
     __slots__ = ('type', 'name', 'linkname', 'mode', 'uid', 'gid', 'size',
-                 'stored', 'mtime', 'xattrs', 'data_map', 'device')
+                 'stored', 'extra', 'mtime', 'xattrs', 'data_map', 'device')
 
     type: bytes
     name: bytes
@@ -99,6 +105,7 @@ class Member:
     gid: int
     size: int
     stored: int
+    extra: int
     mtime: int
     xattrs: dict[bytes, bytes]
     data_map: list[tuple[int, int]] | None
@@ -136,7 +143,7 @@ def _number(field: bytes) -> int:
 
 
 def _decimal(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 20:
+    if not value.isdigit() or len(value) > _DIGITS_MAX:
         raise ValueError(f'{value[:40]!r} is not a decimal number')
     return int(value)
 
@@ -190,6 +197,7 @@ class Reader:
         self._source = source
         self._left = 0
         self._padding = 0
+        self._extra = 0
         self._name = b''
 
     def __iter__(self) -> Iterator[Member]:
@@ -254,16 +262,30 @@ class Reader:
             raise ValueError(f'an extended header of {size} bytes, more than '
                              f'{EXTENSION_MAX}')
         data = self._source.read(size)
-        self._source.skip(-size % BLOCK)
+        padding = -size % BLOCK
+        self._source.skip(padding)
+        self._extra += BLOCK + size + padding
         return data
 
+    def _extend(self, extensions: list[tuple[bytes, bytes]], kind: bytes,
+                size: int) -> None:
+        """Read an extended header of the entry that is to come."""
+        if len(extensions) == _EXTENSIONS_MAX:
+            raise ValueError(f'more than {_EXTENSIONS_MAX} extended headers '
+                             'of one entry')
+        if kind != b'g' and kind in dict(extensions):
+            raise ValueError(f'two extended headers of type {kind.decode()} '
+                             'of one entry')
+        extensions.append((kind, self._extension(size)))
+
     def _next(self) -> Member | None:
-        pax: list[tuple[bytes, bytes]] = []
-        long_name = long_link = None
+        extensions: list[tuple[bytes, bytes]] = []
+        self._extra = 0
         while True:
             block = self._header()
             if block is None:
-                if pax or long_name is not None or long_link is not None:
+                # Docker ignores global headers: git's commit id, mostly.
+                if dict(extensions).keys() - {b'g'}:
                     raise ValueError('an extended header without its entry')
                 return None
             (name, mode, uid, gid, size, mtime, checksum, kind, linkname,
@@ -273,26 +295,18 @@ class Reader:
             stored = _number(size)
             if stored < 0:
                 raise ValueError('its size is negative')
-            if kind == b'x':
-                pax = _pax_records(self._extension(stored))
-            elif kind == b'L':
-                long_name = self._extension(stored).partition(b'\0')[0]
-            elif kind == b'K':
-                long_link = self._extension(stored).partition(b'\0')[0]
-            elif kind == b'g':
-                # Docker ignores global headers: git's commit id, mostly.
-                self._extension(stored)
-            else:
+            if kind not in _EXTENSIONS:
                 break
+            self._extend(extensions, kind, stored)
 
+        found = dict(extensions)
         member = Member()
         name = name.partition(b'\0')[0]
         # GNU tar keeps times where ustar has the prefix.
         if magic[:6] == b'ustar\0' and prefix[0]:
             name = prefix.partition(b'\0')[0] + b'/' + name
-        member.name = name if long_name is None else long_name
-        member.linkname = (linkname.partition(b'\0')[0]
-                           if long_link is None else long_link)
+        member.name = found.get(b'L', name).partition(b'\0')[0]
+        member.linkname = found.get(b'K', linkname).partition(b'\0')[0]
         member.mode = _number(mode) & 0o7777
         member.uid = _number(uid)
         member.gid = _number(gid)
@@ -301,7 +315,8 @@ class Reader:
         member.data_map = None
         member.device = major, minor
         member.size = stored
-        sparse = self._apply(member, pax) if pax else None
+        sparse = (self._apply(member, _pax_records(found[b'x']))
+                  if b'x' in found else None)
         stored = member.size
         self._name = member.name
 
@@ -327,6 +342,7 @@ class Reader:
             member.stored = self._left
         if member.data_map is not None:
             self._check_map(member)
+        member.extra = self._extra
         member.name = member.name.rstrip(b'/') or member.name[:1]
         return member
 
@@ -362,17 +378,18 @@ class Reader:
         size = _number(block[483:495])
         fields, more = block[386:482], block[482]
         numbers = []
-        while True:
+        # Twenty-one in each further block, but for the last.
+        for _block in range(_SPARSE_MAX // 21):
             for start in range(0, len(fields), 24):
                 if fields[start]:
                     numbers.append((_number(fields[start:start + 12]),
                                     _number(fields[start + 12:start + 24])))
             if not more:
                 return numbers, size
-            if len(numbers) > _SPARSE_MAX:
-                raise ValueError('too many holes')
             extension = self._source.read(BLOCK)
+            self._extra += BLOCK
             fields, more = extension[:504], extension[504]
+        raise ValueError('too many holes')
 
     def _pax_sparse(self, records: list[tuple[bytes, bytes]]
                     ) -> tuple[list[tuple[int, int]], int]:
@@ -393,15 +410,19 @@ class Reader:
 
     def _leading_map(self) -> list[int]:
         """Format 1.0: decimal lines at the start of the data."""
+        start = self._left
         text = bytearray(self.read(BLOCK))
         count = _decimal(bytes(text.partition(b'\n')[0]))
         if count > _SPARSE_MAX:
             raise ValueError('too many holes')
         missing = 2 * count + 1 - text.count(b'\n')
         while missing > 0:
+            if len(text) > (2 * count + 1) * (_DIGITS_MAX + 1):
+                raise ValueError('its map of holes is too long')
             block = self.read(BLOCK)
             missing -= block.count(b'\n')
             text += block
+        self._extra += start - self._left
         return [_decimal(line)
                 for line in bytes(text).split(b'\n')[1:2 * count + 1]]
 

@@ -189,6 +189,39 @@ class ReaderTest(base.TestCase):
             self.assertIn('malformed', refusal(archives.tar(
                 archives.entry('f', pax_headers={key: value}))))
 
+    def test_extended_headers_are_bounded(self):
+        def extension(kind: bytes, data: bytes) -> bytes:
+            info = tarfile.TarInfo('x')
+            info.type, info.size = kind, len(data)
+            return (info.tobuf(tarfile.USTAR_FORMAT)
+                    + data.ljust(-(-len(data) // 512) * 512, b'\0'))
+
+        one = archives.files({'a': b'x'})
+        record = {b'x': b'7 a=bc\n', b'L': b'name\0', b'K': b'target\0',
+                  b'g': b'7 a=bc\n'}
+        for kind in (b'x', b'L', b'K'):
+            self.assertIn('two extended headers',
+                          refusal(2 * extension(kind, record[kind]) + one))
+        self.assertIn('more than 16', refusal(
+            17 * extension(b'g', record[b'g']) + one))
+        [(member, _data)] = members(b''.join(
+            extension(*item) for item in record.items()) + one)
+        self.assertEqual((b'name', 4 * 1024), (member.name, member.extra))
+        self.assertEqual([], members(extension(b'g', record[b'g'])))
+
+    def test_maps_of_holes_without_end(self):
+        header = bytearray(archives.entry('f')[0].tobuf(tarfile.GNU_FORMAT))
+        header[156:157] = b'S'
+        header[482] = 1
+        header[148:156] = b' ' * 8
+        header[148:156] = b'%06o\0 ' % sum(header)
+        self.assertIn('too many holes', refusal(
+            bytes(header) + (bytes(504) + b'\1' + bytes(7)) * 5000))
+        self.assertIn('too long', refusal(archives.tar(archives.entry(
+            'f', b'2\n' + bytes(1 << 16), pax_headers={
+                'GNU.sparse.major': '1', 'GNU.sparse.minor': '0',
+                'GNU.sparse.realsize': '9'}))))
+
     def test_unknown_types_are_refused(self):
         self.assertIn('unknown type', refusal(archives.tar(
             archives.entry('f', kind=b'M'))))
