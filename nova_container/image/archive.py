@@ -42,6 +42,9 @@ from nova_container.oci import platform
 
 # An archive holds a few members per layer and platform.
 _MEMBERS_MAX = 20000
+_EXTENSIONS_MAX = 32 << 20
+# PATH_MAX of linux/limits.h.
+_NAME_MAX = 4096
 _NESTING_MAX = 4
 _LINKS_MAX = 8
 
@@ -138,7 +141,14 @@ class _Members:
         self._files: dict[str, _Place] = {}
         self._links: dict[str, str] = {}
         source = _File(fd)
+        extensions = 0
         for member in itertools.islice(tar.Reader(source), _MEMBERS_MAX):
+            _check_length(member.name)
+            _check_length(member.linkname)
+            # All long names are in there.
+            extensions += member.extra
+            if extensions > _EXTENSIONS_MAX:
+                break
             name = _normal(member.name)
             self._files.pop(name, None)
             self._links.pop(name, None)
@@ -187,6 +197,13 @@ class _Members:
                 f'a layer is compressed with {found}; save the image again '
                 'with plain, gzip or zstd layers')
         return found
+
+
+def _check_length(name: bytes) -> None:
+    if len(name) > _NAME_MAX:
+        raise exception.ImageInvalid(
+            f'the name {tar.show(name)} has {len(name)} bytes, more than '
+            f'{_NAME_MAX}')
 
 
 def _normal(name: bytes) -> str:

@@ -15,6 +15,7 @@ import json
 import lzma
 import os
 import tarfile
+import tracemalloc
 
 import hypothesis
 from hypothesis import strategies
@@ -178,6 +179,24 @@ class ArchiveTest(base.TestCase):
         whole = archives.docker_archive(ONE, TWO, raw_config=config(ONE, TWO))
         for size in range(1, len(whole.rstrip(b'\0')), 3001):
             self.refused(whole[:size])
+
+    def test_names_longer_than_any_path(self):
+        for entry in (archives.entry('n' * 5000),
+                      archives.symlink('s', 't' * 5000),
+                      archives.hardlink('h', 't' * 5000)):
+            self.refused(archives.tar(entry), '5000 bytes', 'more than 4096')
+
+    def test_memory_for_names_is_bounded(self):
+        many = archives.tar(*[
+            archives.entry(f'{number:04000}') for number in range(15000)],
+            form=tarfile.GNU_FORMAT)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _peak = tracemalloc.get_traced_memory()
+        self.assertEqual(archive.RootFileSystem(len(many), 'none'),
+                         read(many))
+        _now, peak = tracemalloc.get_traced_memory()
+        self.assertLess(peak - before, 40 << 20)
 
     def test_digests_and_sizes_of_documents(self):
         oci = archives.OciArchive()
