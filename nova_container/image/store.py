@@ -445,6 +445,8 @@ class ImageStore:
     def _fetch(self, blob: archive.LayerBlob, image: thin.LayerImage,
                source: LayerSource | None, limit: int) -> bool:
         assert source is not None
+        if blob.size > privileged_layer.stream_limit(limit):
+            raise exception.ImageTooBig(f'more than {limit} bytes')
         with self.spool.file(f'layer-{_blob(blob).short}', blob.size,
                              image.hash_algo) as file:
             source.fetch(image, file)

@@ -23,6 +23,7 @@ whiteouts become those of overlayfs mounted with ``userxattr``
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 import dataclasses
 import errno
 import os
@@ -45,9 +46,11 @@ IDS = 65536
 # Several times what the largest known images hold in one layer.
 ENTRIES_MAX = 2000000
 
-# What an entry costs at least: an inode of ext4.
+# What an entry costs at least: an inode of ext4. A directory, the target of a
+# longer symbolic link and extended attributes have blocks of their own.
 _ENTRY_BYTES = 256
 _BLOCK_BYTES = 4096
+_SHORT_LINK = 59
 
 # More, and longer, directories that no entry names are nobody's mistake.
 _IMPLIED_BYTES = 1 << 20
@@ -99,6 +102,20 @@ def keeps_xattr(name: bytes, exact: bool = False) -> bool:
     return name == b'security.capability' or name in _ACLS
 
 
+def _blocks_with(pieces: Iterable[tuple[int, int]]) -> int:
+    """How many blocks of a file have data.
+
+    :param pieces: of data, as (offset, length) in order
+    """
+    blocks = end = 0
+    for offset, length in pieces:
+        if length:
+            start = max(end, offset // _BLOCK_BYTES)
+            end = -(-(offset + length) // _BLOCK_BYTES)
+            blocks += end - start
+    return blocks
+
+
 def _safe(name: bytes) -> bytes:
     """The path of a member below the root, '' for the root itself."""
     path = name.removeprefix(b'./')
@@ -126,6 +143,8 @@ class Extractor:
         self._max_bytes = max_bytes
         self._exact = exact
         self._result = Result()
+        # On no disk, but to be read.
+        self._extra = 0
         # Directories made so far. Owner, mode and time wait until the end:
         # they change, or get in the way, while entries are still made.
         self._directories: dict[bytes, tar.Member | None] = {}
@@ -175,8 +194,8 @@ class Extractor:
                     f'the file system is full at entry '
                     f'{tar.show(member.name)}')
             problem = f'cannot be made: {e.strerror}'
-        except ValueError as e:
-            # A NUL byte in a name or a link's target.
+        except (ValueError, OverflowError) as e:
+            # A NUL byte in a name or a link's target; a size beyond any.
             problem = f'cannot be made: {e}'
         else:
             return
@@ -184,17 +203,37 @@ class Extractor:
             f'entry {tar.show(member.name)} {problem}')
 
     def _entry(self, member: tar.Member) -> None:
+        self._extra += member.extra
+        self._charge(self._blocks(member))
+        self._attempt(self._dispatch, b'', member)
+
+    def _charge(self, blocks: int) -> None:
+        """Count an inode and what it has beside."""
         result = self._result
         result.entries += 1
-        result.bytes += (_ENTRY_BYTES
-                         + (member.size + _BLOCK_BYTES - 1) // _BLOCK_BYTES
-                         * _BLOCK_BYTES)
-        if result.bytes > self._max_bytes:
+        result.bytes += _ENTRY_BYTES + blocks * _BLOCK_BYTES
+        if result.bytes + self._extra > self._max_bytes:
             raise exception.ImageTooBig(
                 f'more than {self._max_bytes} bytes')
         if result.entries > ENTRIES_MAX:
             raise exception.ImageInvalid(f'more than {ENTRIES_MAX} entries')
-        self._attempt(self._dispatch, b'', member)
+
+    def _blocks(self, member: tar.Member) -> int:
+        blocks = 0
+        if member.type == tar.DIRECTORY:
+            blocks = 1
+        elif member.type == tar.SYMLINK:
+            blocks = len(member.linkname) > _SHORT_LINK
+        elif member.data_map is not None:
+            blocks = _blocks_with(member.data_map)
+        elif member.type == tar.FILE:
+            blocks = -(-member.size // _BLOCK_BYTES)
+        if member.xattrs:
+            blocks += -(-sum(
+                len(name) + len(value) for name, value
+                in member.xattrs.items() if keeps_xattr(name, self._exact)
+            ) // _BLOCK_BYTES)
+        return blocks
 
     def _dispatch(self, _path: bytes, member: tar.Member) -> None:
         path = _safe(member.name)
@@ -225,6 +264,7 @@ class Extractor:
                 continue
             try:
                 os.mkdir(done, 0o755)
+                self._charge(1)
             except FileExistsError:
                 # A link to a directory will do, as with any tar.
                 try:
@@ -238,6 +278,7 @@ class Extractor:
                                    'not a directory')
                 self._remove(done)
                 os.mkdir(done, 0o755)
+                self._charge(1)
                 self._hide_lower(done)
             self._directories[done] = None
 

@@ -44,9 +44,10 @@ from nova_container.spec import idmap
 
 _BYTES_MAX = 1 << 60
 
-# What the headers of a tar add to its files, generously: entries of no
-# content have headers several times as large as what is left of them on disk.
-_STREAM_FACTOR = 8
+# What the headers of a tar add to its files: an entry of no content has one
+# twice as large as what is left of it on disk, and more counts as if it were
+# there. Nobody pads the end by this much.
+_STREAM_FACTOR = 2
 _STREAM_EXTRA = 64 << 20
 
 
@@ -91,11 +92,15 @@ def _check_implied(diff_id: digest.Digest, paths: list[str]) -> None:
                 f'layer {diff_id.short}: {path!r} is no path in it')
 
 
+def stream_limit(max_bytes: int) -> int:
+    """How long a tar may be whose files use ``max_bytes``."""
+    return max_bytes * _STREAM_FACTOR + _STREAM_EXTRA
+
+
 def _stream_limit(directory: str, max_bytes: int) -> int:
-    """How long a tar may be whose files use ``max_bytes`` there."""
+    """The same of files that are to be there."""
     disk = os.statvfs(directory)
-    bound = min(max_bytes, disk.f_blocks * disk.f_frsize)
-    return bound * _STREAM_FACTOR + _STREAM_EXTRA
+    return stream_limit(min(max_bytes, disk.f_blocks * disk.f_frsize))
 
 
 def unpack_tree(diff_id: digest.Digest, archive: int, directory: str,

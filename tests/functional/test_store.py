@@ -118,6 +118,17 @@ class OutsideTest(test_unpack.UnpackTestCase):
         with self.assertRaises(exception.ImageForbidden):
             self.boot(None)
 
+    def test_what_cannot_fit_is_not_fetched(self):
+        layer = digest.Digest.of(b'')
+        image = thin.build(archives.config([b'']), [
+            manifest.Descriptor(_TYPE, layer, 1 << 40)])
+        source = mock.Mock(spec=Glance())
+        source.find.side_effect = lambda blobs: {layer: [thin.LayerImage(
+            'huge', str(layer), 'me', 'private', 'active', 1 << 40)]}
+        with self.assertRaisesRegex(exception.ImageTooBig, 'flavor'):
+            self.add(image, source=source, max_bytes=1 << 30)
+        source.fetch.assert_not_called()
+
     def test_one_from_an_archive_is_fetched_once_to_compare(self):
         self.add_layers(*self.layers)
         glance = Glance(*self.layers)

@@ -461,11 +461,43 @@ class ImageTest(UnpackTestCase):
             archives.compress(archives.tar() + zeros * 3, 'gzip'),
             raw_config=config.encode()), max_bytes=1000000,
             kind=exception.ImageTooBig)
-        # A hole as large as the file system.
-        hole = archives.entry('f', pax_headers={
-            'GNU.sparse.map': '', 'GNU.sparse.size': str(1 << 50)})
-        self.refused(archives.docker_archive(archives.tar(hole)),
-                     max_bytes=1 << 40, kind=exception.ImageTooBig)
+
+    def test_holes_take_no_room(self):
+        def sparse(size: int, extents: str = '', data: bytes = b'') -> bytes:
+            return archives.tar(archives.entry('f', data, pax_headers={
+                'GNU.sparse.map': extents, 'GNU.sparse.size': str(size)}))
+
+        size = 100 << 30
+        image = self.add_layers(sparse(size, f'0,1,{size - 1},1', b'xy'),
+                                max_bytes=1 << 20)
+        self.assertEqual(size, os.stat(
+            self.tree(image.layers[0]) / 'f').st_size)
+        self.assertLess(image.size, 16 << 10)
+        # Larger than any file.
+        self.refused(archives.docker_archive(sparse(1 << 66)), "'f'",
+                     max_bytes=1 << 20)
+        # A byte in each block.
+        extents = ','.join(f'{number << 12},1' for number in range(300))
+        self.refused(archives.docker_archive(
+            sparse(1 << 30, extents, b'x' * 300)), max_bytes=1 << 20,
+            kind=exception.ImageTooBig)
+
+    def test_what_is_no_content_takes_room(self):
+        many = [f'{number:03}' for number in range(300)]
+        for entries in (
+                [archives.entry('a/' * 300 + 'f')],
+                map(archives.directory, many),
+                [archives.symlink(name, 't' * 80) for name in many],
+                [archives.entry(name, pax_headers={
+                    'SCHILY.xattr.user.note': 'x'}) for name in many],
+                [archives.entry(name, pax_headers={'comment': 'x' * 4000})
+                 for name in many]):
+            self.refused(archives.docker_archive(archives.tar(*entries)),
+                         'flavor', max_bytes=1 << 20,
+                         kind=exception.ImageTooBig)
+        self.add_layers(archives.tar(
+            *(archives.symlink(name, 'target') for name in many)),
+            max_bytes=1 << 20)
 
     def test_entries_count_even_if_they_are_empty(self):
         header = archives.tar(archives.entry('d/f'))[:512]
