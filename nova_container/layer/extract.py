@@ -53,6 +53,7 @@ _BLOCK_BYTES = 4096
 _SHORT_LINK = 59
 
 # More, and longer, directories that no entry names are nobody's mistake.
+_IMPLIED_MAX = 10000
 _IMPLIED_BYTES = 1 << 20
 _PATH_MAX = 1024
 
@@ -148,7 +149,7 @@ class Extractor:
         # Directories made so far. Owner, mode and time wait until the end:
         # they change, or get in the way, while entries are still made.
         self._directories: dict[bytes, tar.Member | None] = {}
-        self._remembered = 0
+        self._implied_bytes = 0
         # Names whose lower versions are hidden.
         self._whiteouts: set[bytes] = set()
         self._make: dict[bytes, Callable[[bytes, tar.Member], None]] = {
@@ -173,14 +174,20 @@ class Extractor:
         for path, directory in self._directories.items():
             if directory is not None:
                 self._attempt(self._finish_directory, path, directory)
-            elif path not in self._whiteouts and self._room_for(path):
-                self._result.implied.append(os.fsdecode(path))
+            elif path not in self._whiteouts and len(path) <= _PATH_MAX:
+                self._imply(path)
         return self._result
 
-    def _room_for(self, path: bytes) -> bool:
-        """Whether a directory is remembered as implied."""
-        self._remembered += len(path)
-        return len(path) <= _PATH_MAX and self._remembered <= _IMPLIED_BYTES
+    def _imply(self, path: bytes) -> None:
+        implied = self._result.implied
+        self._implied_bytes += len(path)
+        if (len(implied) == _IMPLIED_MAX
+                or self._implied_bytes > _IMPLIED_BYTES):
+            raise exception.ImageInvalid(
+                f'more than {_IMPLIED_MAX} directories, or {_IMPLIED_BYTES} '
+                'bytes of their names, have no entry of their own; rebuild '
+                'the image with entries for directories')
+        implied.append(os.fsdecode(path))
 
     def _attempt(self, make: Callable[[bytes, tar.Member], None],
                  path: bytes, member: tar.Member) -> None:

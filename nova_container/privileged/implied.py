@@ -18,17 +18,23 @@ there; in an overlay the one made for this layer would hide their owner and
 mode. So the writable layer of a new container gets them as they should be.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import os
 import stat
+import typing
 
+from nova_container import exception
 from nova_container.layer import diff
 
 # In the work directory, a directory that is not yet what it is to be.
 UNFINISHED = 'unfinished'
+
+# Each path is looked for in each layer, which takes some microseconds.
+_LOOKS_MAX = 2000000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +49,62 @@ class Layer:
     implied: frozenset[str] = frozenset()
 
 
-def provide(layers: Sequence[Layer], upper: str, work: str,
+class _Place(typing.NamedTuple):
+    """What a path is in a tree.
+
+    :param found: if it is a directory
+    :param hides: whether the tree hides directories of that path below it
+    :param covers: whether it hides what they have in them
+    """
+
+    path: str
+    found: os.stat_result | None
+    hides: bool
+    covers: bool
+
+
+class _Tree:
+    """A layer that is asked for one path after another.
+
+    What is above the last one is known already, most of all that there is
+    nothing.
+    """
+
+    def __init__(self, layer: Layer):
+        self.implied = layer.implied
+        self._tree = layer.tree
+        self._known: list[_Place] = []
+
+    def look(self, path: str) -> _Place:
+        known = self._known
+        while known and not f'{path}/'.startswith(f'{known[-1].path}/'):
+            known.pop()
+        for each in _from_the_top(path, len(known)):
+            known.append(self._below(known[-1] if known else None, each))
+        return known[-1]
+
+    def forget(self) -> None:
+        """It has changed."""
+        self._known.clear()
+
+    def _below(self, parent: _Place | None, path: str) -> _Place:
+        if parent is not None and parent.found is None:
+            return parent._replace(path=path)
+        hides = parent is not None and parent.covers
+        place = os.path.join(self._tree, path)
+        try:
+            found = os.lstat(place)
+        except FileNotFoundError:
+            return _Place(path, None, hides, hides)
+        if not stat.S_ISDIR(found.st_mode):
+            return _Place(path, None, True, True)
+        # What an opaque directory hides is its content, not what it is
+        # itself.
+        return _Place(path, found, hides,
+                      hides or diff.is_opaque(os.fsencode(place)))
+
+
+def provide(layers: Iterable[Layer], upper: str, work: str,
             shift: int) -> None:
     """Make the directories in ``upper`` that layers hide by mistake.
 
@@ -53,34 +114,47 @@ def provide(layers: Sequence[Layer], upper: str, work: str,
     :param layers: from top to bottom
     :param work: a directory beside ``upper`` that nobody else writes to
     :param shift: from the owner's id in a layer to that in ``upper``
+    :raises ImageInvalid: too many directories to look for in all layers
     """
-    stack = (Layer(upper), *layers)
-    paths = set[str]().union(*(layer.implied for layer in layers))
-    for path in sorted(paths):
+    stack = [_Tree(Layer(upper))]
+    paths = set[str]()
+    for layer in layers:
+        stack.append(_Tree(layer))
+        paths |= layer.implied
+        if len(paths) * len(stack) > _LOOKS_MAX:
+            raise exception.ImageInvalid(
+                f'making the root file system: the layers of the image leave '
+                f'out {len(paths)} directories, too many for {len(stack)} '
+                'layers or more; rebuild it with fewer layers, or with '
+                'entries for directories')
+    # Below one another, so that each tree knows what is above.
+    for path in sorted(paths, key=lambda path: path.split('/')):
         if _hidden(stack, path) is None:
             continue
         for each in _from_the_top(path):
-            if _look(upper, each)[0] is None:
+            if stack[0].look(each).found is None:
                 _make(os.path.join(upper, each), work,
                       _hidden(stack, each) or _top(stack, each), shift)
+                stack[0].forget()
 
 
-def _from_the_top(path: str) -> Iterator[str]:
+def _from_the_top(path: str, start: int = 0) -> Iterator[str]:
     parts = path.split('/')
-    for number in range(len(parts)):
+    for number in range(start, len(parts)):
         yield '/'.join(parts[:number + 1])
 
 
-def _hidden(stack: Sequence[Layer], path: str) -> os.stat_result | None:
+def _hidden(stack: Sequence[_Tree], path: str) -> os.stat_result | None:
     """What a directory should be that is made up, and something else."""
     shown = None
-    for layer in stack:
-        found, hides = _look(layer.tree, path)
-        if found is not None:
-            shown = shown or found
-            if path not in layer.implied:
-                return None if _same(shown, found) else found
-        if hides:
+    for tree in stack:
+        place = tree.look(path)
+        if place.found is not None:
+            shown = shown or place.found
+            if path not in tree.implied:
+                return (None if _same(shown, place.found)
+                        else place.found)
+        if place.hides:
             break
     return None
 
@@ -90,28 +164,10 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
             == (other.st_mode, other.st_uid, other.st_gid))
 
 
-def _top(stack: Sequence[Layer], path: str) -> os.stat_result:
+def _top(stack: Sequence[_Tree], path: str) -> os.stat_result:
     """What a directory is, of which there is at least one."""
-    return next(found for found, _ in (
-        _look(layer.tree, path) for layer in stack) if found is not None)
-
-
-def _look(tree: str, path: str) -> tuple[os.stat_result | None, bool]:
-    """A directory in a tree, and whether the tree hides those below it.
-
-    What an opaque directory hides is its content, not what it is itself.
-    """
-    found, hides = None, False
-    for each in _from_the_top(path):
-        hides = hides or (found is not None and diff.is_opaque(
-            os.fsencode(os.path.join(tree, os.path.dirname(each)))))
-        try:
-            found = os.lstat(os.path.join(tree, each))
-        except FileNotFoundError:
-            return None, hides
-        if not stat.S_ISDIR(found.st_mode):
-            return None, True
-    return found, hides
+    return next(place.found for place in (
+        tree.look(path) for tree in stack) if place.found is not None)
 
 
 def _make(path: str, work: str, wanted: os.stat_result, shift: int) -> None:

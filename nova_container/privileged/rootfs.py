@@ -45,8 +45,8 @@ def mount(spec: container_spec.ContainerSpec, shift: int,
     # The kernel makes a directory in there with the first mount.
     if not os.path.exists(os.path.join(writable.work, 'work')):
         implied.provide(
-            [implied.Layer(layer.tree(diff_id), layer.implied(diff_id))
-             for diff_id in layers],
+            (implied.Layer(layer.tree(diff_id), layer.implied(diff_id))
+             for diff_id in layers),
             writable.upper, writable.work,
             place.ids().container(definition.slot(spec.id)).outside
             - place.ids().layers().outside)

@@ -186,6 +186,14 @@ class LayerTest(UnpackTestCase):
         status = os.stat(tree / 'a/b')
         self.assertEqual((0o40755, _BASE), (status.st_mode, status.st_uid))
 
+    def test_too_many_directories_left_out(self):
+        self.refused_entries(
+            *(archives.entry(f'{number}/f') for number in range(10001)),
+            words=('10000 directories', 'rebuild'))
+        self.refused_entries(
+            *(archives.entry(f'{number:0200}/{number:0200}/{number:0200}/f')
+              for number in range(1000)), words=('bytes of their names',))
+
     def test_later_entries_replace_earlier_ones(self):
         tree = self.unpack(
             archives.entry('a', b'1'), archives.entry('a', b'22'),
