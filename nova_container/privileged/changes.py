@@ -42,17 +42,21 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # A descriptor for each level is held open.
 _DEPTH_MAX = 256
+# As in an image, see ``layer.diff``.
+_PATH_MAX = 4096
+_LIST_MAX = 64 << 20
 
 
 def changes(container_id: str) -> list[tuple[str, str]]:
     """Pairs of kind and path, parents first.
 
     :raises ContainerNotFound: it is not defined
-    :raises StateConflict: directories are nested too deeply
+    :raises StateConflict: directories are nested too deeply, a path or the
+        list is too long
     """
     with definition.locked(container_id):
         return namespace.with_mounts(
-            lambda: list(_changes(container_id)))
+            lambda: [listing.parse(line) for line in _lines(container_id)])
 
 
 @context.entrypoint
@@ -62,19 +66,33 @@ def write(container_id: str, spool: str) -> int:
     :param spool: name of a file in the spool directory
     :returns: its size in bytes
     :raises ContainerNotFound: it is not defined
-    :raises StateConflict: directories are nested too deeply
+    :raises StateConflict: directories are nested too deeply, a path or the
+        list is too long
     :raises NoSpace: the file system of the spool directory is full
     """
     def steps(output: int) -> int:
         with confined.spool_written(), \
                 open(output, 'wb', closefd=False) as file:
-            for kind, path in _changes(container_id):
-                file.write(listing.line(kind, path))
+            file.writelines(_lines(container_id))
         return os.fstat(output).st_size
 
     with definition.locked(container_id), \
             confined.spool_file(spool, os.O_WRONLY) as output:
         return namespace.with_mounts(steps, output)
+
+
+def _lines(container_id: str) -> Iterator[bytes]:
+    """The list, which is not longer than it may be."""
+    left = _LIST_MAX
+    for kind, path in _changes(container_id):
+        line = listing.line(kind, path)
+        left -= len(line)
+        if left < 0:
+            raise exception.StateConflict(
+                f'container {container_id}: the list of its changes is '
+                f'longer than {_LIST_MAX >> 20} MiB; remove what it does not '
+                'need, or take a snapshot instead')
+        yield line
 
 
 def _changes(container_id: str) -> Iterator[tuple[str, str]]:
@@ -88,13 +106,15 @@ def _changes(container_id: str) -> Iterator[tuple[str, str]]:
 
         upper = open_directory(
             opened.enter_context(disk.upper(container_id, base)))
-        lower = [_Lower(open_directory(layer.tree(diff_id)),
+        lower = [_Layer(open_directory(layer.tree(diff_id)),
                         layer.implied(diff_id)) for diff_id in layers]
         yield from _Walk(base).below(upper, lower, '')
 
 
-class _Lower(typing.NamedTuple):
-    """A directory in a layer, and which of the layer's are made up."""
+class _Layer(typing.NamedTuple):
+    """The root of a layer, which nobody changes, and which of its directories
+    are made up.
+    """
 
     fd: int
     implied: frozenset[str]
@@ -106,11 +126,11 @@ class _Walk:
     def __init__(self, base: int):
         self._ids = (base, place.ids().layers().outside)
 
-    def below(self, upper: int, lower: list[_Lower],
+    def below(self, upper: int, lower: list[_Layer],
               path: str) -> Iterator[tuple[str, str]]:
         """What differs in a directory and below it.
 
-        :param lower: the same directory in the layers below, topmost first
+        :param lower: the layers below that have the directory, topmost first
         """
         if path.count('/') > _DEPTH_MAX:
             raise exception.StateConflict(
@@ -121,8 +141,12 @@ class _Walk:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 yield from self._entry(upper, lower, name, f'{path}/{name}')
 
-    def _entry(self, upper: int, lower: list[_Lower], name: str,
+    def _entry(self, upper: int, lower: list[_Layer], name: str,
                path: str) -> Iterator[tuple[str, str]]:
+        if len(os.fsencode(path[1:])) >= _PATH_MAX:
+            raise exception.StateConflict(
+                f'the path {listing.shown(path[:80])}... has {_PATH_MAX} '
+                'bytes or more; remove it')
         if os.fsencode(path[1:]) in diff.MOUNT_POINTS:
             return
         status = os.stat(name, dir_fd=upper, follow_symlinks=False)
@@ -130,7 +154,7 @@ class _Walk:
             yield listing.DELETED, path
             return
         with contextlib.ExitStack() as opened:
-            before, below = self._lower_versions(lower, path, opened)
+            before, below = self._lower_versions(lower, path[1:])
             if not stat.S_ISDIR(status.st_mode):
                 yield (listing.ADDED if before is None
                        else listing.CHANGED), path
@@ -159,32 +183,39 @@ class _Walk:
 
     @staticmethod
     def _lower_versions(
-            lower: list[_Lower], path: str, opened: contextlib.ExitStack,
-    ) -> tuple[os.stat_result | None, list[_Lower]]:
-        """What a path is in the layers, and the directories to merge."""
-        name = os.path.basename(path)
+            lower: list[_Layer], path: str,
+    ) -> tuple[os.stat_result | None, list[_Layer]]:
+        """What a path is in the layers, and those to merge there."""
         made_up = first = None
-        directories: list[_Lower] = []
+        merged: list[_Layer] = []
         hidden = False
-        for fd, implied in lower:
+        for item in lower:
             try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                status = os.stat(path, dir_fd=item.fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 if made_up is None and not diff.is_whiteout(status):
                     first = first or status
                 break
-            if path[1:] in implied:
+            if path in item.implied:
                 made_up = made_up or status
             else:
                 first = first or status
             if not hidden:
-                below = os.open(name, _DIRECTORY, dir_fd=fd)
-                opened.callback(os.close, below)
-                directories.append(_Lower(below, implied))
+                merged.append(item)
                 # Its content; what it is itself, a layer below may say.
-                hidden = diff.is_opaque(below)
+                hidden = _opaque(item, path)
             if hidden and first is not None:
                 break
-        return first or made_up, directories
+        return first or made_up, merged
+
+
+def _opaque(item: _Layer, path: str) -> bool:
+    # A descriptor that stays open, for each level and layer, would be too
+    # many.
+    fd = os.open(path, _DIRECTORY, dir_fd=item.fd)
+    try:
+        return diff.is_opaque(fd)
+    finally:
+        os.close(fd)

@@ -12,10 +12,12 @@
 
 """A writable layer becomes an image's layer, and comes out of it the same."""
 
+import contextlib
 import hashlib
 import io
 import os
 import pathlib
+import resource
 import shutil
 import stat
 import struct
@@ -23,18 +25,21 @@ import tarfile
 import tempfile
 import threading
 import unittest
+from unittest import mock
 import uuid
 
 import hypothesis
 from hypothesis import strategies
 
 from nova_container import exception
+from nova_container.layer import changes as listing
 from nova_container.layer import diff
 from nova_container.layer import extract
 from nova_container.layer import output
 from nova_container.layer import tar
 from nova_container.layer import tarwriter
 from nova_container.oci import digest
+from nova_container.privileged import changes
 from nova_container.privileged import container as privileged
 from nova_container.privileged import disk as disks
 from nova_container.privileged import freezer
@@ -312,6 +317,64 @@ class DiffTest(DiffTestCase):
         finally:
             stop.set()
             thread.join()
+
+
+class ChangesTest(DiffTestCase):
+    """The list of what a container has changed."""
+
+    def listed(self, container_id: str) -> list[tuple[str, str]]:
+        """As a user gets it, which is what the operator sees."""
+        path = pathlib.Path(place.state('spool', f'{uuid.uuid4().hex}.part'))
+        path.touch()
+        self.addCleanup(path.unlink)
+        size = engine.changes(container_id, path.name)
+        lines = path.read_bytes().splitlines()
+        self.assertEqual(path.stat().st_size, size)
+        found = [listing.parse(line) for line in lines]
+        self.assertEqual(found, changes.changes(container_id))
+        return found
+
+    def refused(self, container_id: str, words: str) -> None:
+        with self.assertRaisesRegex(exception.StateConflict, words):
+            self.listed(container_id)
+
+    def test_a_path_that_no_image_can_have(self):
+        container_id = self.halted('true')
+        name = 'n' * 250
+        with contextlib.chdir(self.upper(container_id)):
+            for _ in range(16):
+                os.mkdir(name)
+                os.chdir(name)
+            self.assertEqual(16, len([
+                path for _, path in self.listed(container_id)
+                if name in path]))
+            os.mkdir(name)
+        self.refused(container_id, f'/{name[:60]}.*4096 bytes.*remove')
+
+    def test_a_list_that_is_too_long(self):
+        container_id = self.halted('touch /srv/a /srv/b /srv/c')
+        size = sum(len(listing.line(*item))
+                   for item in self.listed(container_id))
+        with mock.patch.object(changes, '_LIST_MAX', size):
+            self.listed(container_id)
+        with mock.patch.object(changes, '_LIST_MAX', size - 1):
+            self.refused(container_id, f'{container_id}: .*longer')
+
+    def test_few_descriptors_for_many_levels_and_layers(self):
+        deep = '/'.join(['d'] * 40)
+        image = self.add_image(archives.docker_archive(
+            base.busybox_layer(), *(
+                archives.files({f'{deep}/{number}': b''})
+                for number in range(20))))
+        container_id = self.halted(f'rm /{deep}/3; touch /{deep}/new',
+                                   image=image)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (
+            len(os.listdir('/proc/self/fd')) + 150, before[1]))
+        found = self.listed(container_id)
+        self.assertLessEqual({('D', f'/{deep}/3'), ('A', f'/{deep}/new'),
+                              ('C', f'/{deep}')}, set(found))
 
 
 class _Memory(io.BytesIO):
