@@ -12,6 +12,8 @@
 
 """``NovaContainer::Container``: one container, a server of Nova's."""
 
+import collections.abc
+import contextlib
 import dataclasses
 import json
 import time
@@ -362,20 +364,14 @@ class Container(server.Server):
 
         :raises StackValidationFailed: names the property
         """
-        try:
-            said = words.of(props).metadata
+        with self._named():
+            said = words.of(words.supposed(props)).metadata
             for key in props[self.METADATA] or {}:
                 if key.startswith(words.PREFIX):
                     raise words.InvalidProperty(
                         self.METADATA, f'{key} is for other properties, '
                         'such as environment and command')
             exposure.Ports.of(props[self.EXPOSE])
-        except words.InvalidProperty as error:
-            raise exception.StackValidationFailed(
-                error='Property error',
-                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
-                      error.name],
-                message=str(error))
         metadata = {**(props[self.METADATA] or {}), **said}
         limit = self.client_plugin().absolute_limits()['maxServerMeta']
         self._check_maximum(
@@ -383,6 +379,18 @@ class Container(server.Server):
             _('%(name)s: metadata and environment have %(count)d entries '
               'together, and a server can have %(limit)d') % {
                   'name': self.name, 'count': len(metadata), 'limit': limit})
+
+    @contextlib.contextmanager
+    def _named(self) -> collections.abc.Iterator[None]:
+        """What is wrong with a property, as Heat says it."""
+        try:
+            yield
+        except words.InvalidProperty as error:
+            raise exception.StackValidationFailed(
+                error='Property error',
+                path=[self.stack.t.RESOURCES, self.t.name, 'properties',
+                      error.name],
+                message=str(error))
 
     # Creation
 
@@ -394,10 +402,14 @@ class Container(server.Server):
 
     def _metadata(self, props) -> dict[str, str]:
         return {**self.client_plugin().meta_serialize(
-            props[self.METADATA] or {}), **words.of(props).metadata}
+            props[self.METADATA] or {}), **self._said(props).metadata}
+
+    def _said(self, props) -> words.Said:
+        with self._named():
+            return words.of(props)
 
     def _user_data(self, props) -> str | None:
-        found = words.of(props).user_data
+        found = self._said(props).user_data
         return (self.get_software_config(found)
                 if uuidutils.is_uuid_like(found) else found)
 

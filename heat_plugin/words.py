@@ -91,6 +91,27 @@ def _check(value: ty.Any) -> str | list[str]:
     return [form, *rest]
 
 
+# Stands in a command for what is known once another resource is there.
+_UNKNOWN = 'unknown'
+
+
+def _supposed(value: ty.Any) -> ty.Any:
+    if isinstance(value, collections.abc.Sequence) and not isinstance(
+            value, str):
+        return [_UNKNOWN if word is None else word for word in value]
+    return value
+
+
+def supposed(properties: collections.abc.Mapping[str, ty.Any]
+             ) -> dict[str, ty.Any]:
+    """Properties to validate: their commands with no word left unknown."""
+    check = properties.get('health_check') or {}
+    return {**properties,
+            **{name: _supposed(properties.get(name))
+               for name in ('entrypoint', 'command')},
+            'health_check': {**check, 'test': _supposed(check.get('test'))}}
+
+
 _Writer = collections.abc.Callable[[ty.Any], str | list[str]]
 
 # Property, word, and how its value is written.

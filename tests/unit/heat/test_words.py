@@ -81,3 +81,22 @@ class WordsTest(base.TestCase):
                 with self.assertRaises(words.InvalidProperty) as caught:
                     words.of({name: value})
                 self.assertEqual(name, caught.exception.name)
+
+    def test_an_unknown_word_is_refused_at_creation_alone(self):
+        for name, value in (
+                ('command', ['echo', None]), ('entrypoint', ['echo', None]),
+                ('health_check', {'test': ['CMD', 'test', None]})):
+            with self.subTest(name):
+                with self.assertRaises(words.InvalidProperty) as caught:
+                    words.of({name: value})
+                self.assertEqual(name, caught.exception.name)
+                self.assertEqual(1, len(
+                    words.of(words.supposed({name: value})).metadata))
+
+    def test_known_words_stay(self):
+        properties = {'command': 'echo "a b"', 'entrypoint': None,
+                      'environment': {'A': 'b'},
+                      'health_check': {'test': ['CMD', 'true']}}
+        self.assertEqual(words.of(properties),
+                         words.of(words.supposed(properties)))
+        self.assertEqual(words.Said({}), words.of(words.supposed({})))
