@@ -567,16 +567,9 @@ class Container(server.Server):
         return super()._resolve_attribute(name)
 
     def handle_check(self):
-        observed = _observation(
-            self.client_plugin().get_server(self.resource_id))
-        wanted = _wanted(self.properties)
-        checks = [{'attr': 'state', 'current': observed.state,
-                   'expected': 'running' if wanted.exit_code is None
-                   else 'exited'}]
-        if observed.health is not None:
-            checks.append({'attr': 'health', 'current': observed.health,
-                           'expected': 'healthy'})
-        self._verify_check_conditions(checks)
+        self._verify_check_conditions(readiness.conditions(
+            _wanted(self.properties), _observation(
+                self.client_plugin().get_server(self.resource_id))))
 
     def parse_live_resource_data(self, resource_properties, resource_data):
         live = super().parse_live_resource_data(resource_properties,

@@ -19,6 +19,7 @@ import collections.abc
 import dataclasses
 import re
 import time
+import typing as ty
 
 from heat_plugin import words
 
@@ -107,6 +108,19 @@ class Observation:
                     else 'restarting')
         return {'SHUTOFF': 'exited', 'BUILD': 'created'}.get(
             self.status, self.status.lower())
+
+
+def conditions(wanted: Wanted, seen: Observation) -> list[dict[str, ty.Any]]:
+    """What a container that is ready has to be later, as Heat compares it."""
+    found: list[tuple[str, ty.Any, ty.Any]] = [
+        ('state', seen.state,
+         'running' if wanted.exit_code is None else 'exited')]
+    if wanted.exit_code is not None:
+        found.append(('exit_code', seen.exit_code, wanted.exit_code))
+    if seen.health is not None:
+        found.append(('health', seen.health, ['healthy', 'starting']))
+    return [{'attr': name, 'current': current, 'expected': expected}
+            for name, current, expected in found]
 
 
 class Waiting:

@@ -102,3 +102,29 @@ class WaitingTest(base.TestCase):
         self.assertRaisesRegex(readiness.Failed, 'stopped', self.over,
                                waiting, 'SHUTOFF',
                                after=readiness.PATIENCE + 1)
+
+
+class ConditionsTest(base.TestCase):
+
+    def conditions(self, wait_for=None, status='ACTIVE', **said):
+        """What differs: name -> seen, wanted."""
+        found = readiness.conditions(
+            readiness.Wanted.parse(wait_for), readiness.Observation(
+                status, 1, {f'container:{key}': value
+                            for key, value in said.items()}))
+        return {entry['attr']: (entry['current'], entry['expected'])
+                for entry in found}
+
+    def test_a_service_has_to_run(self):
+        self.assertEqual({'state': ('exited', 'running')},
+                         self.conditions(status='SHUTOFF', exit_code='0'))
+
+    def test_health_may_still_be_found_out(self):
+        for health in ('healthy', 'starting', 'unhealthy'):
+            seen, wanted = self.conditions(health=health)['health']
+            self.assertEqual(health != 'unhealthy', seen in wanted)
+
+    def test_a_job_has_to_have_ended_as_wanted(self):
+        self.assertEqual(
+            {'state': ('exited', 'exited'), 'exit_code': (1, 0)},
+            self.conditions('exited:0', 'SHUTOFF', exit_code='1'))
