@@ -471,12 +471,20 @@ class Container(server.Server):
                 f'The container is not ready: {failure}; '
                 + (f'the end of its log:\n{end}' if end
                    else 'it has written nothing'))
-        first = logs.first_line(self.log())
-        if not first and self.LOGS_HEAD in self.referenced_attrs():
+        if not self._has_logs_head() and (
+                self.LOGS_HEAD in self.referenced_attrs()):
             return False
-        self.data_set(_LOGS_HEAD, first, redact=True)
         self.store_external_ports()
         return True
+
+    def _has_logs_head(self) -> bool:
+        """Whether the first line is kept: Nova's log loses it in time."""
+        if self.data().get(_LOGS_HEAD):
+            return True
+        first = logs.first_line(self.log())
+        if first:
+            self.data_set(_LOGS_HEAD, first, redact=True)
+        return bool(first)
 
     # Network
 
