@@ -447,7 +447,9 @@ class Container(server.Server):
         return self._waiting()
 
     def check_create_complete(self, waiting):
-        self._ensure_floating_ip(self.properties)
+        if not self.data().get(_FLOATING_IP):
+            directed = self._direct_floating_ip(self.properties)
+            return self._is_ready(waiting) and directed
         return self._is_ready(waiting)
 
     def _waiting(self, props=None) -> readiness.Waiting:
@@ -499,29 +501,74 @@ class Container(server.Server):
         group.open(exposure.Ports.of(props[self.EXPOSE]))
         return group.id
 
-    def _ensure_floating_ip(self, props) -> None:
-        network = props[self.FLOATING_NETWORK]
-        if network is None or self.data().get(_FLOATING_IP):
-            return
+    def _set_groups(self, props) -> bool:
+        plugin = self.client_plugin('neutron')
+        groups = [*plugin.get_secgroup_uuids(self._groups(props)),
+                  *filter(None, [self.data().get(_GROUP)])]
+        networks = props[self.NETWORKS] or []
+        others = {network[self.NETWORK_PORT] for network in networks}
+        if any((network[self.NETWORK_PORT_EXTRA] or {}).get(
+                self.SECURITY_GROUPS) for network in networks):
+            others |= {port['id'] for port in self._data_get_ports()}
+        exposure.set_groups(self.client('neutron'), self.resource_id,
+                            list(dict.fromkeys(groups)), others)
+        return True
+
+    def _direct_floating_ip(self, props) -> bool:
+        """Have the floating IP lead to the first interface; False: not yet.
+
+        It stays the same as long as it is to be of the same network.
+        """
+        neutron = self.client('neutron')
+        network = props[self.FLOATING_NETWORK] and self.client_plugin(
+            'neutron').find_resourceid_by_name_or_id(
+                'network', props[self.FLOATING_NETWORK])
+        floating = self._show_floating_ip()
+        if floating is None or floating['floating_network_id'] != network:
+            self._release_floating_ip()
+            floating = None
+        if not network:
+            return True
+        port = self._first_port()
+        if port is None:
+            return False
+        if floating is None:
+            made = neutron.create_floatingip({'floatingip': {
+                'floating_network_id': network, 'port_id': port}})
+            self.data_set(_FLOATING_IP, made['floatingip']['id'])
+        elif floating['port_id'] != port:
+            neutron.update_floatingip(
+                floating['id'], {'floatingip': {'port_id': port}})
+        return True
+
+    def _first_port(self) -> str | None:
+        """The port of the first interface; None while it is not known.
+
+        :raises Error: there is no interface
+        """
         server = self._fetch()
         if server is None or server.status == 'BUILD':
-            return
-        network = self.client_plugin('neutron').find_resourceid_by_name_or_id(
-            'network', network)
-        first = server.interface_list()[0]
-        floating = self.client('neutron').create_floatingip({'floatingip': {
-            'floating_network_id': network,
-            'port_id': first.port_id}})['floatingip']
-        self.data_set(_FLOATING_IP, floating['id'])
+            return None
+        interfaces = server.interface_list()
+        if not interfaces:
+            raise exception.Error(_(
+                'A floating IP cannot be given to the server %s, which has '
+                'no interface: give it networks or no floating_network')
+                % self.resource_id)
+        return exposure.first_port(server.addresses, interfaces)
 
-    def _own_floating_ip(self) -> str | None:
-        """By Neutron: Nova learns of it later, and Heat asks only once."""
+    def _show_floating_ip(self) -> dict[str, ty.Any] | None:
         floating = self.data().get(_FLOATING_IP)
         if floating:
             with self.client_plugin('neutron').ignore_not_found:
                 return self.client('neutron').show_floatingip(floating)[
-                    'floatingip']['floating_ip_address']
+                    'floatingip']
         return None
+
+    def _own_floating_ip(self) -> str | None:
+        """By Neutron: Nova learns of it later, and Heat asks only once."""
+        floating = self._show_floating_ip()
+        return None if floating is None else floating['floating_ip_address']
 
     def _release_floating_ip(self) -> None:
         floating = self.data().get(_FLOATING_IP)
@@ -616,9 +663,12 @@ class Container(server.Server):
         if self.NETWORKS in prop_diff:
             detached = self._update_networks(server, after)
             steps += [self._step(progress) for progress in detached]
-        self._update_groups(server, after)
+        if prop_diff.keys() & {self.SECURITY_GROUPS, self.EXPOSE,
+                               self.NETWORKS}:
+            self._open_ports(after)
+            steps.append(_Step(lambda: self._set_groups(after)))
         if prop_diff.keys() & {self.FLOATING_NETWORK, self.NETWORKS}:
-            steps.append(_Step(lambda: self._renew_floating_ip(after)))
+            steps.append(_Step(lambda: self._direct_floating_ip(after)))
         if self.FLAVOR in prop_diff:
             steps += [self._step(progress)
                       for progress in self._update_flavor(after)]
@@ -679,27 +729,13 @@ class Container(server.Server):
             servers.set_meta(self.resource_id, wanted)
         return True
 
-    def _update_groups(self, server, after) -> None:
-        before = self._groups(self.properties)
+    def _open_ports(self, after) -> None:
         group = self.data().get(_GROUP)
-        if after[self.EXPOSE] and group is None:
-            group = self._create_group(after)
-            server.add_security_group(group)
-        elif group is not None:
+        if group is not None:
             exposure.SecurityGroup(self.client('neutron'), group).open(
                 exposure.Ports.of(after[self.EXPOSE]))
-        wanted = self._groups(after)
-        for name in wanted:
-            if name not in before:
-                server.add_security_group(name)
-        for name in before:
-            if name not in wanted:
-                server.remove_security_group(name)
-
-    def _renew_floating_ip(self, after) -> bool:
-        self._release_floating_ip()
-        self._ensure_floating_ip(after)
-        return True
+        elif after[self.EXPOSE]:
+            self._create_group(after)
 
     def _rebuild(self, after) -> bool:
         server = self._fetch()

@@ -108,12 +108,47 @@ class SecurityGroup:
         self._neutron.delete_security_group(self.id)
 
 
+def set_groups(neutron: ty.Any, server_id: str, groups: list[str],
+               others: collections.abc.Collection[str] = ()) -> None:
+    """Give all ports of a server these security groups, and no others.
+
+    :param neutron: neutronclient's client
+    :param groups: ids
+    :param others: ports whose groups are someone else's matter
+    """
+    for port in neutron.list_ports(device_id=server_id)['ports']:
+        if (port['id'] not in others
+                and port.get('port_security_enabled', True)
+                and set(port['security_groups']) != set(groups)):
+            neutron.update_port(port['id'],
+                                {'port': {'security_groups': groups}})
+
+
 _Addresses = collections.abc.Mapping[str, list[dict[str, ty.Any]]]
+
+
+def _first(addresses: _Addresses, kind: str) -> dict[str, ty.Any] | None:
+    """The first that Nova lists, IPv4 before IPv6."""
+    found = [entry for entries in addresses.values() for entry in entries
+             if entry.get('OS-EXT-IPS:type') == kind]
+    found.sort(key=lambda entry: entry['version'])
+    return found[0] if found else None
 
 
 def first_address(addresses: _Addresses, kind: str = 'fixed') -> str | None:
     """The first address that Nova lists, IPv4 before IPv6."""
-    found = [entry for entries in addresses.values() for entry in entries
-             if entry.get('OS-EXT-IPS:type') == kind]
-    found.sort(key=lambda entry: entry['version'])
-    return found[0]['addr'] if found else None
+    found = _first(addresses, kind)
+    return None if found is None else found['addr']
+
+
+def first_port(addresses: _Addresses,
+               interfaces: collections.abc.Iterable[ty.Any]) -> str | None:
+    """The port of the first fixed address; None while it is not known.
+
+    :param interfaces: in any order, as Nova lists them; Neutron knows of them
+        before the addresses do
+    """
+    first = _first(addresses, 'fixed')
+    return None if first is None else next(
+        (interface.port_id for interface in interfaces
+         if interface.mac_addr == first['OS-EXT-IPS-MAC:mac_addr']), None)
