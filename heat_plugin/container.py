@@ -14,6 +14,7 @@
 
 import collections.abc
 import contextlib
+import copy
 import dataclasses
 import json
 import time
@@ -43,6 +44,8 @@ _LOGS_HEAD = 'logs_head'
 # The image of the last snapshot, as OS::Nova::Server names it; and all.
 _SNAPSHOT = 'snapshot_image_id'
 _SNAPSHOTS = 'snapshot_image_ids'
+# What has begun and has not succeeded.
+_UNFINISHED = 'unfinished'
 
 # Seconds for a server to stop and its volumes to be detached.
 _STEPS_TIMEOUT = 180.0
@@ -415,9 +418,9 @@ class Container(server.Server):
 
     def handle_create(self):
         props = self.properties
+        _Unfinished(frozenset({self.IMAGE})).keep(self)
+        self._open_ports(props)
         groups = self._groups(props)
-        if props[self.EXPOSE]:
-            groups.append(self._create_group(props))
         created = None
         try:
             created = self.client().servers.create(
@@ -447,10 +450,9 @@ class Container(server.Server):
         return self._waiting()
 
     def check_create_complete(self, waiting):
-        if not self.data().get(_FLOATING_IP):
-            directed = self._direct_floating_ip(self.properties)
-            return self._is_ready(waiting) and directed
-        return self._is_ready(waiting)
+        directed = bool(self.data().get(_FLOATING_IP)
+                        or self._direct_floating_ip(self.properties))
+        return self._is_ready(waiting) and directed and self._finish()
 
     def _waiting(self, props=None) -> readiness.Waiting:
         return readiness.Waiting(_wanted(props or self.properties))
@@ -491,20 +493,26 @@ class Container(server.Server):
     # Network
 
     def _groups(self, props) -> list[str]:
-        """The security groups beside that of the property expose."""
-        return list(props[self.SECURITY_GROUPS] or ['default'])
+        """The security groups, with that of the property expose."""
+        own = self.data().get(_GROUP)
+        return [*(props[self.SECURITY_GROUPS] or ['default']),
+                *([own] if own else [])]
 
-    def _create_group(self, props) -> str:
-        group = exposure.SecurityGroup.create(
-            self.client('neutron'), self.physical_resource_name())
-        self.data_set(_GROUP, group.id)
-        group.open(exposure.Ports.of(props[self.EXPOSE]))
-        return group.id
+    def _open_ports(self, props) -> None:
+        """Have a security group for what is to be exposed."""
+        ports = exposure.Ports.of(props[self.EXPOSE])
+        neutron, own = self.client('neutron'), self.data().get(_GROUP)
+        if own:
+            exposure.SecurityGroup(neutron, own).open(ports)
+        elif ports:
+            group = exposure.SecurityGroup.create(
+                neutron, self.physical_resource_name())
+            self.data_set(_GROUP, group.id)
+            group.open(ports)
 
     def _set_groups(self, props) -> bool:
-        plugin = self.client_plugin('neutron')
-        groups = [*plugin.get_secgroup_uuids(self._groups(props)),
-                  *filter(None, [self.data().get(_GROUP)])]
+        groups = self.client_plugin('neutron').get_secgroup_uuids(
+            self._groups(props))
         networks = props[self.NETWORKS] or []
         others = {network[self.NETWORK_PORT] for network in networks}
         if any((network[self.NETWORK_PORT_EXTRA] or {}).get(
@@ -648,45 +656,111 @@ class Container(server.Server):
         return (self.FLAVOR in changed_properties_set
                 and _wanted(after_props).exit_code is not None)
 
+    def _needs_update(self, *args, **kwargs):
+        # Heat compares with the last update that succeeded.
+        return (super()._needs_update(*args, **kwargs)
+                or _UNFINISHED in self.data())
+
     def handle_update(self, json_snippet, tmpl_diff, prop_diff):
         if tmpl_diff.metadata_changed():
             self.metadata_set(json_snippet.metadata())
         after = json_snippet.properties(self.properties_schema, self.context)
+        earlier = _Unfinished.of(self)
+        changed = earlier.names | frozenset(prop_diff)
+        mounted = [*_volumes(self.properties), *earlier.volumes]
+        _Unfinished(changed, (*mounted, *_volumes(after))).keep(self)
+
         server = self.client_plugin().get_server(self.resource_id)
-        detached = []
-        steps = [self._detachment(volume)
-                 for volume in _volumes(self.properties)
+        steps = [self._detachment(volume) for volume in mounted
                  if volume not in _volumes(after)]
-        if self.NAME in prop_diff:
+        if self.NAME in changed:
             server.update(name=after[self.NAME]
                           or self.physical_resource_name())
-        if self.NETWORKS in prop_diff:
-            detached = self._update_networks(server, after)
-            steps += [self._step(progress) for progress in detached]
-        if prop_diff.keys() & {self.SECURITY_GROUPS, self.EXPOSE,
-                               self.NETWORKS}:
-            self._open_ports(after)
-            steps.append(_Step(lambda: self._set_groups(after)))
-        if prop_diff.keys() & {self.FLOATING_NETWORK, self.NETWORKS}:
-            steps.append(_Step(lambda: self._direct_floating_ip(after)))
-        if self.FLAVOR in prop_diff:
+        steps += self._steps_of_network(server, changed, after)
+        if self.FLAVOR in changed and not self._has_flavor(server, after):
             steps += [self._step(progress)
                       for progress in self._update_flavor(after)]
-        if prop_diff.keys() & self.REBUILDING:
-            steps.append(_Step(lambda: self._rebuild(after), self._is_built))
-        elif prop_diff.keys() & {self.METADATA, self.VOLUMES}:
+        if changed & self.REBUILDING:
+            steps.append(self._rebuilding(after))
+        elif changed & {self.METADATA, self.VOLUMES}:
             steps.append(_Step(lambda: self._update_metadata(after)))
-        steps += [self._attachment(volume) for volume in _volumes(after)
-                  if volume not in _volumes(self.properties)]
+        if self.VOLUMES in changed:
+            steps += [self._attachment(volume) for volume in _volumes(after)]
         steps.append(_Step(lambda: self._start_again(after)))
-        return _Update(steps, detached, self._waiting(after))
+        return _Update(steps, self._waiting(after))
 
     def check_update_complete(self, update):
         for step in update.steps:
             if not step.is_done():
                 return False
-        self._delete_detached_internal_ports(update.detached)
-        return self._is_ready(update.waiting)
+        return self._is_ready(update.waiting) and self._finish()
+
+    def _finish(self) -> bool:
+        self.data_delete(_UNFINISHED)
+        return True
+
+    def _steps_of_network(self, server, changed, after) -> list['_Step']:
+        steps = []
+        if changed & {self.SECURITY_GROUPS, self.EXPOSE, self.NETWORKS}:
+            self._open_ports(after)
+            if self.NETWORKS in changed:
+                steps += self._steps_of_interfaces(server, after)
+            steps.append(_Step(lambda: self._set_groups(after)))
+        if changed & {self.FLOATING_NETWORK, self.NETWORKS}:
+            steps.append(_Step(lambda: self._direct_floating_ip(after)))
+        return steps
+
+    def _steps_of_interfaces(self, server, after) -> list['_Step']:
+        interfaces = server.interface_list()
+        gone, new = self.calculate_networks(
+            self._connected(interfaces),
+            copy.deepcopy(after[self.NETWORKS] or []), interfaces,
+            self._groups(after))
+        steps = []
+        for port in gone:
+            steps += self._disconnection(port)
+        return steps + [self._connection(**wanted) for wanted in new]
+
+    def _connected(self, interfaces) -> list[dict[str, ty.Any]]:
+        """The networks as a property that says what is there now.
+
+        Also what an update that did not succeed has left.
+        """
+        known = copy.deepcopy(self.properties[self.NETWORKS] or [])
+        if known and self._str_network(known):
+            return known
+        self.update_networks_matching_iface_port(known, interfaces)
+        ports = {network[self.NETWORK_PORT]: network for network in known}
+        return [ports.get(interface.port_id) or {
+            self.NETWORK_PORT: interface.port_id,
+            self.NETWORK_ID: interface.net_id} for interface in interfaces]
+
+    def _disconnection(self, port: str) -> list['_Step']:
+        plugin = self.client_plugin()
+        return [
+            _Step(lambda: plugin.interface_detach(self.resource_id, port),
+                  lambda: plugin.check_interface_detach(self.resource_id,
+                                                        port)),
+            _Step(lambda: self._forget_port(port))]
+
+    def _connection(self, port_id=None, **wanted) -> '_Step':
+        plugin = self.client_plugin()
+        return _Step(
+            lambda: plugin.interface_attach(self.resource_id, port_id,
+                                            **wanted),
+            lambda: plugin.check_interface_attach(self.resource_id, port_id))
+
+    def _forget_port(self, port: str) -> bool:
+        """Delete a port that Heat has made, once Nova has let it go."""
+        if any(own['id'] == port for own in self._data_get_ports()):
+            self._delete_internal_port(port)
+        return True
+
+    def _has_flavor(self, server, after) -> bool:
+        flavor = self.client_plugin().get_flavor(after[self.FLAVOR])
+        # Nova tells either, by its API's version.
+        return (server.flavor.get('id') == flavor.id
+                or server.flavor.get('original_name') == flavor.name)
 
     def _step(self, progress) -> '_Step':
         """A step of OS::Nova::Server as one of ours."""
@@ -705,12 +779,15 @@ class Container(server.Server):
         return _Step(start, check)
 
     def _attachment(self, mount: '_Mounted') -> '_Step':
+        return _Step(lambda: self._attach(mount.volume),
+                     lambda: self.client('cinder').volumes.get(
+                         mount.volume).status == 'in-use')
+
+    def _attach(self, volume: str) -> bool:
         plugin = self.client_plugin()
-        return _Step(
-            lambda: bool(plugin.attach_volume(self.resource_id, mount.volume,
-                                              None)),
-            lambda: self.client('cinder').volumes.get(
-                mount.volume).status == 'in-use')
+        return (not plugin.check_detach_volume_complete(self.resource_id,
+                                                        volume)
+                or bool(plugin.attach_volume(self.resource_id, volume, None)))
 
     def _detachment(self, mount: '_Mounted') -> '_Step':
         plugin = self.client_plugin()
@@ -729,29 +806,31 @@ class Container(server.Server):
             servers.set_meta(self.resource_id, wanted)
         return True
 
-    def _open_ports(self, after) -> None:
-        group = self.data().get(_GROUP)
-        if group is not None:
-            exposure.SecurityGroup(self.client('neutron'), group).open(
-                exposure.Ports.of(after[self.EXPOSE]))
-        elif after[self.EXPOSE]:
-            self._create_group(after)
+    def _rebuilding(self, after) -> '_Step':
+        stopped = False
 
-    def _rebuild(self, after) -> bool:
-        server = self._fetch()
-        if server is None:
-            return False
-        self.data_delete(_LOGS_HEAD)
-        server.rebuild(
-            after[self.IMAGE], meta=self._metadata(after),
-            hostname=self._hostname(after), key_name=after[self.KEY_NAME],
-            userdata=self._user_data(after))
-        return True
+        def start() -> bool:
+            nonlocal stopped
+            server = self._fetch()
+            if server is None:
+                return False
+            stopped = server.status == 'SHUTOFF'
+            self.data_delete(_LOGS_HEAD)
+            server.rebuild(
+                after[self.IMAGE], meta=self._metadata(after),
+                hostname=self._hostname(after), key_name=after[self.KEY_NAME],
+                userdata=self._user_data(after))
+            return True
 
-    def _is_built(self) -> bool:
-        server = self._fetch()
-        return (server is not None and server.status != 'REBUILD'
-                and getattr(server, 'OS-EXT-STS:task_state') is None)
+        def check() -> bool:
+            server = self._fetch()
+            if server is None or getattr(server, 'OS-EXT-STS:task_state'):
+                return False
+            # Nova builds and starts it, and stops again what was stopped.
+            return (server.status == 'SHUTOFF' if stopped
+                    else server.status != 'REBUILD')
+
+        return _Step(start, check)
 
     def _start_again(self, after) -> bool:
         """Start what has ended, unless it has ended as it should."""
@@ -938,14 +1017,37 @@ class _Step:
 
 @dataclasses.dataclass(frozen=True)
 class _Update:
-    """An update under way.
-
-    :param detached: Heat's progress of the interfaces
-    """
+    """An update under way."""
 
     steps: list[_Step]
-    detached: list[ty.Any]
     waiting: readiness.Waiting
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unfinished:
+    """What creation and updates that have not succeeded were about.
+
+    :param names: properties that they changed
+    :param volumes: that they may have attached
+    """
+
+    names: frozenset[str] = frozenset()
+    volumes: tuple[_Mounted, ...] = ()
+
+    @classmethod
+    def of(cls, container: Container) -> '_Unfinished':
+        """What is kept in a container's data."""
+        kept = json.loads(container.data().get(_UNFINISHED, '{}'))
+        return cls(frozenset(kept.get('names', ())),
+                   tuple(_Mounted(*fields)
+                         for fields in kept.get('volumes', ())))
+
+    def keep(self, container: Container) -> None:
+        """Keep it in a container's data until all has succeeded."""
+        container.data_set(_UNFINISHED, json.dumps({
+            'names': sorted(self.names),
+            'volumes': [dataclasses.astuple(volume)
+                        for volume in dict.fromkeys(self.volumes)]}))
 
 
 def _carry_out(steps: list[_Step]) -> None:
