@@ -478,7 +478,6 @@ class Container(server.Server):
         if not self._has_logs_head() and (
                 self.LOGS_HEAD in self.referenced_attrs()):
             return False
-        self.store_external_ports()
         return True
 
     def _has_logs_head(self) -> bool:
@@ -903,45 +902,95 @@ class Container(server.Server):
             self.RESTORED: timeutils.utcnow().isoformat()})
 
     def prepare_for_replace(self):
-        if self.resource_id is None:
-            return
         self._let_go()
-        super().prepare_for_replace()
-
-    def _let_go(self) -> None:
-        """Give up what only one server can have: names and volumes."""
-        server = None
-        with self.client_plugin().ignore_not_found:
-            server = self.client().servers.get(self.resource_id)
-        if server is None:
-            return
-        resolution.rename(self.client('neutron'), server.id, '')
-        mounted = _volumes(self.properties)
-        if not mounted or server.status not in ('ACTIVE', 'SHUTOFF'):
-            return
-        if server.status == 'ACTIVE':
-            # With its process alive a volume would be in use.
-            server.stop()
-        _carry_out([_Step(lambda: True, self._is_stopped), *(
-            self._detachment(volume) for volume in mounted)])
 
     def restore_prev_rsrc(self, convergence=False):
         """Take back from a replacement that has failed what it was given."""
         if convergence:
-            replacement = resource.Resource.load(
+            previous, replacement = self, resource.Resource.load(
                 self.context, self.replaced_by, self.stack.current_traversal,
                 True, self.stack.defn._resource_data)[0]
-            if replacement.resource_id is not None:
-                replacement._let_go()
-        super().restore_prev_rsrc(convergence)
-        if self.resource_id is None:
+        else:
+            previous, replacement = self.stack._backup_stack().resources.get(
+                self.name), self
+        # Another template may have another type.
+        if isinstance(replacement, Container):
+            replacement._let_go()
+        if isinstance(previous, Container):
+            previous._take_back()
+
+    def _let_go(self) -> None:
+        """Give up what only one server can have.
+
+        That is its names, its volumes, and ports and addresses that the
+        template names. An interface that was made for it stays.
+        """
+        server = self._find()
+        if server is not None and server.status == 'BUILD':
+            # Its ports may come with the names until then.
+            with contextlib.suppress(exception.Error):
+                _carry_out(server.id, [_Step(lambda: True, self._is_built)])
+            server = self._find()
+        if server is None or server.status == 'ERROR':
+            self._delete_internal_ports()
+        if server is None:
             return
-        resolution.rename(self.client('neutron'), self.resource_id,
-                          self._hostname(self.properties))
-        mounted = _volumes(self.properties)
+        resolution.rename(self.client('neutron'), server.id, '')
+        ports = exposure.given(
+            self.properties[self.NETWORKS] or [], server.interface_list(),
+            [port['id'] for port in self._data_get_ports()])
+        floating = self._show_floating_ip()
+        if floating is not None and floating['port_id'] in ports:
+            self._floating_ip_disassociate(floating['id'])
+        if server.status not in ('ACTIVE', 'SHUTOFF'):
+            return
+        steps = []
+        mounted = [*_volumes(self.properties), *_Unfinished.of(self).volumes]
         if mounted:
-            _carry_out([self._attachment(volume) for volume in mounted])
-            self.client().servers.start(self.resource_id)
+            if server.status == 'ACTIVE':
+                # With its process alive a volume would be in use.
+                server.stop()
+            steps += [_Step(lambda: True, self._is_stopped),
+                      *map(self._detachment, mounted)]
+        for port in ports:
+            steps += self._disconnection(port)
+        _carry_out(server.id, steps)
+
+    def _take_back(self) -> None:
+        """Get again what was given up, whatever of it is not there."""
+        server, props = self._find(), self.properties
+        if server is None or server.status == 'ERROR':
+            # The update that follows replaces it.
+            return
+        networks = exposure.missing(props[self.NETWORKS] or [],
+                                    server.interface_list())
+        steps = [self._connection(network[self.NETWORK_PORT]) if
+                 network[self.NETWORK_PORT] else self._connection(
+                     net_id=self._get_network_id(network),
+                     fip=network[self.NETWORK_FIXED_IP])
+                 for network in networks]
+        if networks:
+            steps.append(_Step(lambda: self._set_groups(props)))
+        steps.append(_Step(lambda: self._direct_floating_ip(props)))
+        _carry_out(server.id, steps)
+        resolution.rename(self.client('neutron'), server.id,
+                          self._hostname(props))
+        mounted = _volumes(props)
+        if mounted:
+            _carry_out(server.id, [
+                *map(self._attachment, mounted),
+                _Step(lambda: self._start_again(props))])
+
+    def _find(self) -> ty.Any:
+        """The server, in whatever status; None if there is none."""
+        if self.resource_id is not None:
+            with self.client_plugin().ignore_not_found:
+                return self.client().servers.get(self.resource_id)
+        return None
+
+    def _is_built(self) -> bool:
+        server = self._find()
+        return server is None or server.status != 'BUILD'
 
     def _is_stopped(self) -> bool:
         server = self._fetch()
@@ -1050,7 +1099,7 @@ class _Unfinished:
                         for volume in dict.fromkeys(self.volumes)]}))
 
 
-def _carry_out(steps: list[_Step]) -> None:
+def _carry_out(server_id: str, steps: list[_Step]) -> None:
     """Wait for steps where Heat does not poll.
 
     :raises Error: they take too long
@@ -1059,6 +1108,8 @@ def _carry_out(steps: list[_Step]) -> None:
     for step in steps:
         while not step.is_done():
             if time.monotonic() > end:
-                raise exception.Error(_('The server that is to be replaced '
-                                        'does not let go of its volumes.'))
+                raise exception.Error(
+                    _('Volumes and interfaces of the server %s could not be '
+                      'handed over in time: look what Nova does with it, and '
+                      'update the stack again') % server_id)
             time.sleep(0.5)

@@ -124,6 +124,42 @@ def set_groups(neutron: ty.Any, server_id: str, groups: list[str],
                                 {'port': {'security_groups': groups}})
 
 
+_Networks = collections.abc.Sequence[collections.abc.Mapping[str, ty.Any]]
+
+
+def _addresses(interface: ty.Any) -> set[str]:
+    return {fixed['ip_address'] for fixed in interface.fixed_ips}
+
+
+def given(networks: _Networks, interfaces: collections.abc.Iterable[ty.Any],
+          own: collections.abc.Collection[str]) -> list[str]:
+    """Ports that no other server can be given as long as this one has them.
+
+    :param networks: the property
+    :param own: ports that Heat has made for this server
+    """
+    named = {network.get(key) for network in networks
+             for key in ('port', 'fixed_ip')} - {None}
+    return [interface.port_id for interface in interfaces
+            if interface.port_id not in own
+            and named & {interface.port_id, *_addresses(interface)}]
+
+
+def missing(networks: _Networks,
+            interfaces: collections.abc.Iterable[ty.Any]
+            ) -> list[collections.abc.Mapping[str, ty.Any]]:
+    """Those that name a port or an address that no interface has.
+
+    :param networks: the property
+    """
+    present: set[str] = set()
+    for interface in interfaces:
+        present |= {interface.port_id, *_addresses(interface)}
+    return [network for network in networks
+            if (network.get('port') or network.get('fixed_ip')
+                ) not in {None, *present}]
+
+
 _Addresses = collections.abc.Mapping[str, list[dict[str, ty.Any]]]
 
 

@@ -49,6 +49,30 @@ class FirstPortTest(base.TestCase):
             {'gone': [_entry('10.0.0.1', 'm0')]}, _interfaces(p1='m1')))
 
 
+class GivenTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.networks = [{'network': 'a', 'fixed_ip': '10.0.0.9'},
+                         {'port': 'p2'}, {'network': 'b', 'port': None},
+                         {'subnet': 's', 'fixed_ip': '10.0.1.9'}]
+        self.interfaces = [
+            types.SimpleNamespace(port_id=port, fixed_ips=[
+                {'ip_address': address}])
+            for port, address in (('p1', '10.0.0.9'), ('p2', '10.0.0.2'),
+                                  ('p3', '10.0.2.3'), ('p4', '10.0.1.9'))]
+
+    def test_what_was_made_for_a_server_is_left_to_it(self):
+        self.assertEqual(['p1', 'p2'], exposure.given(
+            self.networks, self.interfaces, own=['p4']))
+        self.assertEqual([], exposure.given([], self.interfaces, own=[]))
+
+    def test_what_was_given_is_what_is_missing_then(self):
+        self.assertEqual([], exposure.missing(self.networks, self.interfaces))
+        self.assertEqual(self.networks[:2], exposure.missing(
+            self.networks, self.interfaces[2:]))
+
+
 class SetGroupsTest(base.TestCase):
 
     def set_groups(self, *ports: dict, others=()) -> dict:
