@@ -114,12 +114,34 @@ class StackTestCase(base.CloudTestCase):
 
     def update(self, stack, template: str, files=None, **parameters):
         """The stack, once it is as in another template."""
-        before = self.seen(stack.id).updated_at
-        self.user.orchestration.update_stack(
-            stack, template=template, files=files or {},
-            parameters=parameters)
-        self._await_begin(stack, before)
+        self._begin_update(stack, template=template, files=files or {},
+                           parameters=parameters)
         return self.complete(stack, 'UPDATE')
+
+    def update_in_vain(self, stack, template: str):
+        """The stack, once its update has failed."""
+        self._begin_update(stack, template=template)
+        found = self.settled(stack)
+        self.assertEqual('UPDATE_FAILED', found.status, found.status_reason)
+        return found
+
+    def roll_back(self, stack, template: str):
+        """The stack, once Heat has taken back an update that failed."""
+        self._begin_update(stack, template=template,
+                           is_rollback_disabled=False)
+        for _ in utils.iterate_timeout(
+                _TIMEOUT, 'the update is not rolled back', wait=0.5):
+            found = self.seen(stack.id)
+            self.assertNotIn(found.status,
+                             ('UPDATE_COMPLETE', 'ROLLBACK_FAILED'),
+                             found.status_reason)
+            if found.status == 'ROLLBACK_COMPLETE':
+                return found
+
+    def _begin_update(self, stack, **fields) -> None:
+        before = self.seen(stack.id).updated_at
+        self.user.orchestration.update_stack(stack, **fields)
+        self._await_begin(stack, before)
 
     def _await_begin(self, stack, before: str | None) -> None:
         """Wait until a stack is no longer what was updated last before."""

@@ -139,6 +139,76 @@ class ContainerTest(stacks.StackTestCase):
             self.assertEqual(made['web'], after['web'])
             assert_found('third')
 
+    def test_updates_that_fail_are_taken_back(self):
+        """By their author or by Heat; what was known of it stays."""
+        def template(word: str, *more, **properties) -> str:
+            web = self.container(
+                'echo first "$WORD"; [ "$WORD" = good ] || exit 1; '
+                'mkdir -p /w; echo "$WORD" > /w/index.html; httpd -h /w; '
+                '(until [ -e /more ]; do sleep 1; done; '
+                'yes "a line of no importance" | head -n 20000; touch /done) &'
+                + stacks.SLEEP, environment={'WORD': word}, expose=['80'],
+                floating_network='public', **properties)
+            web['properties']['networks'] += more
+            return self.template(
+                {'head': ['web', 'logs_head'],
+                 'floating': ['web', 'floating_ip']},
+                net={'type': 'OS::Neutron::Net'},
+                subnet={'type': 'OS::Neutron::Subnet', 'properties': {
+                    'network': {'get_resource': 'net'}, 'gateway_ip': '',
+                    'cidr': '10.45.0.0/24'}},
+                web={**web, 'depends_on': 'subnet'})
+
+        second = {'network': {'get_resource': 'net'},
+                  'fixed_ip': '10.45.0.9'}
+        stack = self.complete(self.create(template('good')), 'CREATE')
+        made, outputs = self.physical(stack), self.outputs(stack)
+
+        def ports() -> list:
+            return list(self.user.network.ports(device_id=made['web']))
+
+        def addresses() -> set[str]:
+            return {fixed['ip_address'] for port in ports()
+                    for fixed in port.fixed_ips}
+
+        def assert_same(stack) -> None:
+            self.assertEqual(made, self.physical(stack))
+            self.assertEqual(outputs, self.outputs(stack))
+            self.assertEqual('good', base.curl(outputs['floating']).strip())
+
+        with self.subTest('another interface changes nothing of the first'):
+            (first,) = ports()
+            stack = self.update(stack, template('good', second))
+            assert_same(stack)
+            self.assertIn('10.45.0.9', addresses())
+            for port in ports():
+                self.assertEqual(set(first.security_group_ids),
+                                 set(port.security_group_ids))
+        known = addresses()
+
+        with self.subTest('the first line is known for good'):
+            # More than Nova keeps of a log.
+            self.execute(
+                self.user.compute.get_server(made['web']), 'sh', '-c',
+                'touch /more; until [ -e /done ]; do sleep 1; done')
+            stack = self.update(stack, template('good', second, name='other'))
+            assert_same(stack)
+
+        with self.subTest('back to the template before'):
+            stack = self.update_in_vain(stack, template(
+                'bad', second, name='other'))
+            self.assertIn('exited with code 1', self.reason(stack, 'web'))
+            stack = self.update(stack, template('good', second, name='other'))
+            assert_same(stack)
+            self.assertEqual(known, addresses())
+
+        with self.subTest('a replacement is rolled back'):
+            stack = self.roll_back(stack, template(
+                'bad', second, name='other',
+                scheduler_hints={'generation': '2'}))
+            assert_same(stack)
+            self.assertEqual(known, addresses())
+
     def test_clear_failures(self):
         """What waits for what has failed is not created."""
         flavor = self.admin.compute.create_flavor(
@@ -161,11 +231,12 @@ class ContainerTest(stacks.StackTestCase):
         stack = self.settled(self.create(self.template(
             {'code': ['job', 'exit_code']},
             job=self.container('echo done; exit 3', wait_for='exited:3'),
-            bad={**self.container('echo "what was wrong" >&2; exit 7'),
-                 'depends_on': 'job'})))
+            bad=self.container(command=[
+                '/bin/sh', '-c', 'echo "what was wrong: $0" >&2; exit 7',
+                {'get_attr': ['job', 'logs_head']}]))))
         self.assertEqual('CREATE_FAILED', stack.status)
         self.assertEqual(3, self.outputs(stack)['code'])
-        self.assertIn('what was wrong', self.reason(stack, 'bad'))
+        self.assertIn('what was wrong: done', self.reason(stack, 'bad'))
         self.assertIn('exited with code 7', self.reason(stack, 'bad'))
 
     def test_snapshot_abandon_adopt(self):
