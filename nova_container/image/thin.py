@@ -37,6 +37,7 @@ from nova_container.oci import manifest
 # A property of images and layers, for lists and people; no reader trusts it.
 PROPERTY = 'container_layout'
 THIN = 'thin'
+ARCHIVE = 'archive'
 LAYER = 'layer'
 CHANGES = 'changes'
 
@@ -69,6 +70,7 @@ class LayerImage:
     :param hash_algo: with ``hash_value``, what Glance has computed of the
         data (``os_hash_algo``, ``os_hash_value``)
     :param created: in the format of Glance, which sorts by time
+    :param updated: the same; reused by a push, too
     """
 
     id: str
@@ -80,6 +82,7 @@ class LayerImage:
     hash_algo: str | None = None
     hash_value: str | None = None
     created: str = ''
+    updated: str = ''
 
     @classmethod
     def of(cls, image: Mapping[str, object]) -> 'LayerImage':
@@ -91,7 +94,8 @@ class LayerImage:
                    size=int(str(image.get('size') or 0)),
                    hash_algo=_text(image.get('os_hash_algo')),
                    hash_value=_text(image.get('os_hash_value')),
-                   created=str(image.get('created_at') or ''))
+                   created=str(image.get('created_at') or ''),
+                   updated=str(image.get('updated_at') or ''))
 
 
 def _text(value: object) -> str | None:

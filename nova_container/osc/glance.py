@@ -12,6 +12,7 @@
 
 """Glance as a store of layers, through the session of the client."""
 
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -126,8 +127,8 @@ class Glance:
         except exceptions.ConflictException:
             pass
 
-    def data(self, image_id: str) -> Iterator[bytes]:
-        """The data of an image, in pieces."""
+    def data(self, image_id: str) -> Generator[bytes, None, None]:
+        """The data of an image, in pieces; closed, no more of it comes."""
         response = self._request('GET', f'/images/{image_id}/file',
                                  stream=True)
         with response:
@@ -147,14 +148,36 @@ class Glance:
         return {blob: thin.candidates(blob, size, images, self.project, owner)
                 for blob, size in sizes.items()}
 
+    def touch(self, layer: thin.LayerImage) -> bool:
+        """Make a layer image young again; whether it is still there.
+
+        Whatever is changed, Glance notes the time.
+        """
+        try:
+            self.update(layer.id, name=layer.name)
+        except exceptions.NotFoundException:
+            return False
+        except exceptions.HttpException as e:
+            # Some may write images, but not change them.
+            if e.status_code != 403:
+                raise
+        return True
+
     def own(self, **filters: str) -> Iterator[Fields]:
-        """Images of the user's own project, hidden ones too."""
+        """Container images of the user's own project, hidden ones and
+        snapshots under way too.
+        """
         for hidden in ('true', 'false'):
-            yield from self.images(owner=self.project, os_hidden=hidden,
-                                   container_format=thin.CONTAINER_FORMAT,
-                                   **filters)
+            for image in self.images(owner=self.project, os_hidden=hidden,
+                                     **filters):
+                if image.get('container_format') == thin.CONTAINER_FORMAT \
+                        or _may_become_one(image):
+                    yield image
 
 
-def is_layer(image: Mapping[str, object]) -> bool:
-    """Whether the image is named and marked as a layer."""
-    return image.get(thin.PROPERTY) == thin.LAYER
+def _may_become_one(image: Mapping[str, object]) -> bool:
+    """Whether it is a snapshot to which Nova has given no format yet."""
+    return (image.get('container_format') is None
+            and image['status'] != 'active'
+            and image.get('image_type') == 'snapshot'
+            and image.get('img_hv_type', 'docker') == 'docker')

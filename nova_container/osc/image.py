@@ -13,12 +13,14 @@
 """The commands ``openstack container image ...``."""
 
 import argparse
+import contextlib
 import json
 import pathlib
 import sys
 import tempfile
 
 from cliff import columns
+from openstack import exceptions as sdk_exceptions
 from osc_lib.command import command
 from osc_lib import exceptions
 
@@ -31,6 +33,9 @@ from nova_container.osc import skopeo
 from nova_container.osc import told
 from nova_container.osc import transfer
 from nova_container.osc import usage
+
+# Of layers that may be part of an image to come, in seconds.
+_AGE = 86400
 
 _VISIBILITIES = ('private', 'shared', 'community', 'public')
 
@@ -73,6 +78,12 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f'{text!r} is not NAME=VALUE')
     return name, value
+
+
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or int(text) > 10 ** 9:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds')
+    return int(text)
 
 
 def _positive(text: str) -> int:
@@ -143,6 +154,12 @@ class PushImage(_Transfer):
             image = layout.from_directory(directory)
             moved = self._layers(store, image, directory, parsed_args.parallel)
             made = self._image(store, image, parsed_args)
+            with contextlib.ExitStack() as undo:
+                undo.callback(store.delete, made['id'])
+                # Who deleted layers did not see the image; now all do.
+                moved |= self._layers(store, image, directory,
+                                      parsed_args.parallel, again=True)
+                undo.pop_all()
         return zip(*{
             'id': made['id'],
             'name': made['name'],
@@ -153,15 +170,17 @@ class PushImage(_Transfer):
         }.items())
 
     @staticmethod
-    def _layers(store, image, directory, parallel):
+    def _layers(store, image, directory, parallel, again=False):
+        """Upload the layers that Glance lacks; which those were."""
         layers = dict(image.layers)
         found = store.layers(layers)
         missing = {layer: thin.layer_fields(layer, diff_id)
                    for layer, diff_id in layers.items()
-                   if not found[layer.digest]}
+                   if not (found[layer.digest] if again else
+                           _taken(store, found[layer.digest]))}
         with transfer.Bars() as bars:
             for layer in layers:
-                if layer not in missing:
+                if layer not in missing and not again:
                     bars.say(layer.digest, layer.size, 'already in Glance')
             transfer.upload(store, bars, missing,
                             lambda name: layout.blob(directory, name),
@@ -180,6 +199,14 @@ class PushImage(_Transfer):
                   thin.PROPERTY: thin.THIN,
                   **dict(parsed_args.property)}
         return store.create(fields, transfer.Data(data))
+
+
+def _taken(store: glance.Glance, holders: list[thin.LayerImage]) -> bool:
+    """Whether a layer is there; the project's own is not removed for now."""
+    if not holders or holders[0].owner != store.project:
+        return bool(holders)
+    return any(store.touch(holder) for holder in holders
+               if holder.owner == store.project)
 
 
 class PullImage(_Transfer):
@@ -260,7 +287,8 @@ class ShowImage(command.ShowOne):
         with told.errors():
             image, found = _thin(store, parsed_args.image)
             others = [usage.blobs(images)
-                      for other, images in usage.thin_images(store)
+                      for other, images in usage.thin_images(
+                          store, {}, thorough=False)
                       if other['id'] != image['id']]
         config = json.loads(found.raw_config)
         return zip(*{
@@ -310,22 +338,53 @@ class ListImage(command.Lister):
                        image.get(thin.PROPERTY, 'archive'),
                        Size(image['size'] or 0)]
                 if parsed_args.long:
-                    found = usage.read(store, image)
+                    found = self._found(store, image)
                     row += [sum(len(each.layers) for each in found) or '',
                             Size(sum(each.size for each in found))
                             if found else '']
                 rows.append(row)
         return names, rows
 
+    @staticmethod
+    def _found(store, image):
+        try:
+            return usage.read(store, image)
+        except (exception.UserError, sdk_exceptions.HttpException):
+            return []
+
 
 class _Removal(command.Command):
     """Layers are shown first, and deleted when that is wished."""
+
+    _older_than: str
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
         parser.add_argument('--yes', action='store_true',
                             help='Do not ask')
+        parser.add_argument(
+            '--older-than', type=_seconds, default=_AGE, metavar='<seconds>',
+            help=self._older_than + f' (default: {_AGE}, a day; 0 spares '
+            'none, for when nobody pushes and no snapshot is taken)')
         return parser
+
+    def spared(self, parsed_args: argparse.Namespace,
+               layers: list[thin.LayerImage],
+               since: str = '') -> list[thin.LayerImage]:
+        """The layers without those that may be in use again.
+
+        :param since: when; none was reused before
+        """
+        if not parsed_args.older_than:
+            return layers
+        since = max(since, usage.ago(parsed_args.older_than))
+        old = [layer for layer in layers if layer.updated <= since]
+        if len(old) < len(layers):
+            self.app.stdout.write(
+                f'{len(layers) - len(old)} layers stay, since a push may need '
+                f'them: less than {parsed_args.older_than} s ago they were '
+                'uploaded or reused (see --older-than)\n')
+        return old
 
     def confirmed(self, parsed_args: argparse.Namespace, what: str,
                   layers: list[thin.LayerImage]) -> bool:
@@ -347,8 +406,12 @@ class DeleteImage(_Removal):
     """Delete images, and the layers that no other image has.
 
     Layers that are public, shared or in a community stay: images of other
-    projects may have them.
+    projects may have them. All layers stay if an image of the project cannot
+    be read.
     """
+
+    _older_than = ('Spare layers that a push has reused since the image was '
+                   'made, and less than so many seconds ago')
 
     def get_parser(self, prog_name):
         parser = super().get_parser(prog_name)
@@ -360,40 +423,82 @@ class DeleteImage(_Removal):
         store = self.app.client_manager.container_image
         with told.errors():
             images = [store.find(name) for name in parsed_args.images]
-            ids = {image['id'] for image in images}
-            going: set[digest.Digest] = set()
-            staying: set[digest.Digest] = set()
-            for image, found in usage.thin_images(store):
-                (going if image['id'] in ids else staying).update(
-                    usage.blobs(found))
-            layers = thin.unused(
-                [layer for layer in usage.layer_images(store)
-                 if layer.name in going], staying)
+            layers = self._layers(store, images, parsed_args)
             names = ', '.join(f'{image["name"]} ({image["id"]})'
                               for image in images)
             if self.confirmed(
                     parsed_args, f'{names}, with {len(layers)} layers that '
                     'no other image has', layers):
+                if not parsed_args.yes:
+                    layers = _still(layers, self._layers(store, images,
+                                                         parsed_args))
                 for image in images:
                     store.delete(image['id'])
                 for layer in layers:
                     store.delete(layer.id)
 
+    def _layers(self, store, images, parsed_args):
+        """Those that go with the images."""
+        ids = {image['id'] for image in images}
+        # Before the images: one made meanwhile is then seen.
+        layers = usage.layer_images(store)
+        going: set[digest.Digest] = set()
+        staying: set[digest.Digest] = set()
+        unread: usage.Unread = {}
+        for image, found in usage.thin_images(store, unread):
+            (going if image['id'] in ids else staying).update(
+                usage.blobs(found))
+        layers = thin.unused([layer for layer in layers
+                              if layer.name in going], staying)
+        if unread.keys() - ids and layers:
+            self.app.stdout.write(
+                f'{len(layers)} layers stay, to be pruned later: '
+                + '; '.join(unread[name] for name in unread.keys() - ids)
+                + '\n')
+            return []
+        return self.spared(parsed_args, layers, max(
+            image['created_at'] for image in images))
+
 
 class PruneImage(_Removal):
-    """Delete all layers of the project that no image has."""
+    """Delete all layers of the project that no image has.
+
+    None is deleted if an image of the project cannot be read. An archive that
+    is large and has no property container_layout takes as long as to download
+    it; container_layout=archive says that it has all its layers inside.
+    """
+
+    _older_than = ('Spare layers that were uploaded or reused less than so '
+                   'many seconds ago: a push or a snapshot may need them')
 
     def take_action(self, parsed_args):
         store = self.app.client_manager.container_image
         with told.errors():
-            needed = {blob for _, found in usage.thin_images(store)
-                      for blob in usage.blobs(found)}
-            layers = thin.unused(usage.layer_images(store), needed)
+            layers = self._layers(store, parsed_args)
             if layers and self.confirmed(
                     parsed_args, f'{len(layers)} layers that no image has',
                     layers):
+                if not parsed_args.yes:
+                    layers = _still(layers, self._layers(store, parsed_args))
                 for layer in layers:
                     store.delete(layer.id)
+
+    def _layers(self, store, parsed_args):
+        # Before the images: one made meanwhile is then seen.
+        layers = usage.layer_images(store)
+        unread: usage.Unread = {}
+        needed = {blob for _, found in usage.thin_images(store, unread)
+                  for blob in usage.blobs(found)}
+        if unread:
+            raise exception.UserError(
+                'no layer is deleted: ' + '; '.join(unread.values()))
+        return self.spared(parsed_args, thin.unused(layers, needed))
+
+
+def _still(shown: list[thin.LayerImage],
+           now: list[thin.LayerImage]) -> list[thin.LayerImage]:
+    """What was shown and has not been used while the user was asked."""
+    return [layer for layer in shown if layer in now]
 
 
 class SetImage(command.Command):
@@ -439,10 +544,16 @@ class SetImage(command.Command):
     @staticmethod
     def _alone(store, image, ids):
         """Those layer images that no image has which is not private."""
-        public = {blob for other, found in usage.thin_images(store)
+        unread: usage.Unread = {}
+        public = {blob for other, found in usage.thin_images(store, unread)
                   if other['id'] != image['id']
                   and other['visibility'] != 'private'
                   for blob in usage.blobs(found)}
+        if unread:
+            raise exception.UserError(
+                f'image {image["id"]} is not set to private, since others '
+                'may have its layers: '
+                + '; '.join(unread.values()))
         names = {layer.id: layer.name for layer in usage.layer_images(store)}
         return [image_id for image_id in ids
                 if names.get(image_id) not in public]

@@ -19,17 +19,34 @@ from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
+import posixpath
 import tarfile
 import typing
 
 from nova_container import exception
 from nova_container.image import thin
 from nova_container.oci import digest
+from nova_container.oci import document
 from nova_container.oci import image_config
 from nova_container.oci import manifest
 from nova_container.osc import skopeo
 
 _NESTING_MAX = 4
+
+# Members of an archive of an image that is a layout, or of a newer Docker's.
+_NAMES = ('.', 'blobs', 'oci-layout', 'index.json', 'manifest.json',
+          'repositories')
+# With more members than these it is something else, such as a root file
+# system, and need not be read to its end.
+_FOREIGN_MAX = 20
+
+
+class Readable(typing.Protocol):
+    """Bytes that come one after another."""
+
+    def read(self, size: int, /) -> bytes:
+        """As many, fewer only at the end."""
+
 
 # Reads a file of the layout; raises FileNotFoundError.
 _Read = Callable[[str], bytes]
@@ -115,29 +132,51 @@ def from_directory(directory: pathlib.Path) -> Image:
     return _one(_images(lambda name: (directory / name).read_bytes()))
 
 
-def from_tar(file: typing.BinaryIO) -> list[Image]:
+def from_tar(file: Readable) -> list[Image]:
     """The images of a layout in a tar; none if it is something else.
 
+    :param file: read once, and no further than needed
     :raises ImageInvalid: malformed
     """
     try:
-        with tarfile.open(fileobj=file, mode='r:') as archive:
-            names = {name.removeprefix('./') for name in archive.getnames()}
-            if not {'index.json', 'oci-layout'} <= names:
-                return []
-
-            def read(name: str) -> bytes:
-                try:
-                    found = archive.extractfile(name)
-                except KeyError:
-                    found = None
-                if found is None:
-                    raise FileNotFoundError(name)
-                return found.read()
-
-            return _images(read)
+        archive = tarfile.open(fileobj=typing.cast(typing.BinaryIO, file),
+                               mode='r|')
     except tarfile.TarError:
         return []
+    try:
+        with archive:
+            found = _documents(archive)
+    except tarfile.TarError as e:
+        raise exception.ImageInvalid(f'it is damaged: {e}; upload it again')
+    if not {'index.json', 'oci-layout'} <= found.keys():
+        return []
+
+    def read(name: str) -> bytes:
+        try:
+            return found[name]
+        except KeyError:
+            raise FileNotFoundError(name)
+
+    return _images(read)
+
+
+def _documents(archive: tarfile.TarFile) -> dict[str, bytes]:
+    """What may be JSON in an archive; nothing if it is surely no layout."""
+    found: dict[str, bytes] = {}
+    foreign = 0
+    for member in archive:
+        name = posixpath.normpath(member.name)
+        if name not in _NAMES and not name.startswith('blobs/'):
+            foreign += 1
+            if foreign > _FOREIGN_MAX:
+                return {}
+        elif member.isfile() and member.size <= document.SIZE_MAX:
+            file = archive.extractfile(member)
+            data = file.read() if file else b''
+            # Many a layer is as small.
+            if name in _NAMES or data.lstrip().startswith(b'{'):
+                found[name] = data
+    return found
 
 
 def write(directory: pathlib.Path, image: Image) -> None:

@@ -126,8 +126,9 @@ class ImageCommandTest(base.CloudTestCase):
         made = json.loads(self.openstack(
             'image', 'push', f'{kind}:{path}', f'test-{uuid.uuid4().hex[:8]}',
             '-f', 'json'))
-        self.addCleanup(
-            self.openstack, 'image', 'delete', made['id'], '--yes')
+        # Others of these tests have used the layers since.
+        self.addCleanup(self.openstack, 'image', 'delete', made['id'],
+                        '--yes', '--older-than', '0')
         return made
 
     def test_only_new_layers_travel_and_all_come_back(self):
@@ -217,7 +218,11 @@ class ImageCommandTest(base.CloudTestCase):
         tenant.image.delete_image(made['id'])
         # Three, and what the killed one had begun.
         said = self.openstack('image', 'prune', '--yes', **mine)
-        self.assertIn('4 layers', said)
+        self.assertIn('4 layers stay', said)
+        self.assertEqual(5, len(layers()))
+        said = self.openstack('image', 'prune', '--yes', '--older-than', '0',
+                              **mine)
+        self.assertIn('4 layers that no image has', said)
         (left,) = layers()
         self.assertIn(left.name, self.openstack('image', 'show', kept['id'],
                                                 **mine))
@@ -291,6 +296,50 @@ class ImageCommandTest(base.CloudTestCase):
                          for _ in range(2))
         self.assertEqual((1, 0), (first['uploaded_layers'],
                                   second['uploaded_layers']))
+
+    def test_nothing_goes_that_an_unreadable_image_may_need(self):
+        project = self.new_project()
+        mine = {'OS_PROJECT_NAME': project.name}
+        tenant = base.connect_to(project.name)
+        oci = archives.OciArchive()
+        path = self.work / 'image.tar'
+        path.write_bytes(oci.save(oci.image(archives.files({'a': b'1'}))))
+        push = ('image', 'push', f'oci-archive:{path}', 'test-unreadable',
+                '--format', 'json')
+        first, second = (json.loads(self.openstack(*push, **mine))['id']
+                         for _ in range(2))
+        admin = base.connect('admin')
+        admin.image.deactivate_image(first)
+        self.assertIn(first, self.openstack(
+            'image', 'prune', '--yes', ok=False, **mine))
+        self.assertIn(first, self.openstack(
+            'image', 'delete', second, '--yes', '--older-than', '0', **mine))
+        admin.image.reactivate_image(first)
+        self.openstack('image', 'pull', first, f'oci-archive:{path}-back',
+                       **mine)
+        self.openstack('image', 'delete', first, '--yes', '--older-than',
+                       '0', **mine)
+        self.assertEqual([], list(tenant.image.images(owner=project.id,
+                                                      is_hidden=True)))
+
+    def test_layers_used_again_are_young_again(self):
+        archive = archives.docker_archive(
+            archives.files({'new': os.urandom(100)}))
+        first = self.push(archive, 'docker-archive')['id']
+        layer = json.loads(self.openstack(
+            'image', 'show', first, '-f', 'json'))['layers'][0]['digest']
+
+        def updated() -> str:
+            return max(image.updated_at for image in self.user.image.images(
+                is_hidden=True) if image.name == layer)
+
+        before = updated()
+        # Glance counts in seconds.
+        for _ in base.utils.iterate_timeout(60, 'Glance notes no time',
+                                            wait=1):
+            self.push(archive, 'docker-archive')
+            if updated() > before:
+                break
 
     def test_mistakes(self):
         self.assertIn('unknown transport', self.openstack(
