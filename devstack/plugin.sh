@@ -36,7 +36,11 @@ function check_nova_container {
 
 function install_nova_container {
     # Packages were installed by DevStack itself: devstack/files/bindep.txt.
-    setup_develop "$NOVA_CONTAINER_DIR"
+    if is_service_enabled h-eng; then
+        setup_develop "$NOVA_CONTAINER_DIR" heat
+    else
+        setup_develop "$NOVA_CONTAINER_DIR"
+    fi
 }
 
 function configure_nova_container_compute {

@@ -18,6 +18,7 @@ plugin and call its phases, are its own where DEVSTACK_DIR says where a clone
 is, and ``stand_ins.sh`` elsewhere.
 """
 
+import configparser
 import os
 import pathlib
 import subprocess
@@ -163,11 +164,23 @@ class PluginTest(unittest.TestCase):
             (self.world / 'nova/rootwrap.d/nova-container.filters')
             .read_bytes())
         self.assertIn('VIRT_DRIVER=container', done.stdout.splitlines())
-        self.assertIn(f'setup_develop {self.world}/stack/nova-container',
+        self.assertIn(f'setup_develop {self.world}/stack/nova-container heat',
                       self.calls())
 
+    def test_without_heat(self):
+        self.run_phases(*_STACK, ENABLED_SERVICES='g-api,n-api,n-cpu')
+        self.assertIn(f'setup_develop {self.world}/stack/nova-container',
+                      self.calls())
+        self.assertNotIn('plugin_dirs', self.heat_conf.read_text())
+
     def test_heat_finds_the_resource_types(self):
+        """And all that they import: the extra is one of the package."""
+        setup = configparser.ConfigParser()
+        setup.read(_REPOSITORY / 'setup.cfg')
+        self.assertIn('heat', setup['options.extras_require'])
         self.run_phases(*_STACK)
+        self.assertIn(f'setup_develop {self.world}/stack/nova-container heat',
+                      self.calls())
         self.assertIn(
             f'{self.world}/stack/nova-container/heat_plugin/plugins',
             self.heat_conf.read_text())
@@ -250,7 +263,7 @@ class PluginTest(unittest.TestCase):
         self.assertIn('VIRT_DRIVER=libvirt', done.stdout.splitlines())
         self.assertIn(f'IMAGE_URLS={_CIRROS}', done.stdout.splitlines())
         self.assertNotIn('compute_driver', self.nova_conf.read_text())
-        self.assertIn(f'setup_develop {self.world}/stack/nova-container',
+        self.assertIn(f'setup_develop {self.world}/stack/nova-container heat',
                       self.calls())
 
     def test_an_old_kernel_is_refused_at_once(self):
