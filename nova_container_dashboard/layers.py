@@ -23,8 +23,16 @@ import tarfile
 import typing as ty
 
 _DOCUMENT_MAX = 4 << 20
+_FETCHED_MAX = 32 << 20
+_HEADER_MAX = 16 << 10
+_INDEXES_MAX = 4
+# The driver's own limit.
+_LAYERS_MAX = 500
 _MEMBERS_MAX = 2000
 _REQUESTS_MAX = 500
+
+_LONG_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE,
+                 tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class Unreadable(Exception):
@@ -48,6 +56,7 @@ class Ranges(io.RawIOBase):
         self._size = size
         self._position = 0
         self._requests = 0
+        self._fetched = 0
 
     def readable(self) -> bool:
         return True
@@ -66,12 +75,26 @@ class Ranges(io.RawIOBase):
         if wanted <= 0:
             return 0
         self._requests += 1
-        if self._requests > _REQUESTS_MAX:
+        self._fetched += wanted
+        if self._requests > _REQUESTS_MAX or self._fetched > _FETCHED_MAX:
             raise Unreadable('the archive has too many parts')
         data = self._fetch(self._position, wanted)
         buffer[:len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose further headers are not read at any size."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        found = super().frombuf(buf, encoding, errors)
+        # A global one is copied for each member.
+        if (found.type == tarfile.XGLTYPE
+                or found.type in _LONG_HEADERS and found.size > _HEADER_MAX):
+            raise Unreadable('the archive has a header that no image needs')
+        return found
 
 
 def read(file: ty.BinaryIO) -> list[Layer]:
@@ -80,11 +103,11 @@ def read(file: ty.BinaryIO) -> list[Layer]:
     :raises Unreadable: it is neither an OCI layout nor of "docker save"
     """
     try:
-        with tarfile.open(fileobj=file, mode='r:',
-                          errorlevel=0) as archive:
+        with tarfile.open(fileobj=file, mode='r:', errorlevel=0,
+                          tarinfo=_Member) as archive:
             return _Archive(archive).layers()
-    except (tarfile.TarError, ValueError, KeyError, TypeError,
-            IndexError) as e:
+    except (tarfile.TarError, ValueError, KeyError, TypeError, IndexError,
+            AttributeError, OverflowError, RecursionError) as e:
         raise Unreadable(str(e))
 
 
@@ -100,19 +123,26 @@ class _Archive:
 
     def _json(self, name: str) -> ty.Any:
         member = self._members[name]
-        if member.size > _DOCUMENT_MAX:
-            raise Unreadable(f'{name} is too large')
+        # The size of a link is not that of what it leads to.
+        if not member.isreg() or member.size > _DOCUMENT_MAX:
+            raise Unreadable(f'{name} is no document of an image')
         return json.load(self._archive.extractfile(member))
 
     def _blob(self, descriptor: dict[str, ty.Any]) -> ty.Any:
         return self._json('blobs/sha256/'
                           + descriptor['digest'].removeprefix('sha256:'))
 
+    def _manifest(self) -> ty.Any:
+        document = self._json('index.json')
+        for _ in range(_INDEXES_MAX):
+            if 'manifests' not in document:
+                return document
+            document = self._blob(document['manifests'][0])
+        raise Unreadable('an index leads to no manifest')
+
     def layers(self) -> list[Layer]:
         if 'index.json' in self._members:
-            document = self._json('index.json')
-            while 'manifests' in document:
-                document = self._blob(document['manifests'][0])
+            document = self._manifest()
             config = self._blob(document['config'])
             sizes = [layer['size'] for layer in document['layers']]
         else:
@@ -123,6 +153,8 @@ class _Archive:
                    for entry in config.get('history') or ()
                    if not entry.get('empty_layer')]
         digests = config['rootfs']['diff_ids']
+        if len(digests) > _LAYERS_MAX:
+            raise Unreadable('the image has too many layers')
         if len(history) != len(digests):
             history = [''] * len(digests)
         return [Layer(str(digest), int(size), str(text))

@@ -11,7 +11,9 @@
 #    under the License.
 
 import io
+import json
 import os
+import tarfile
 import unittest
 
 from nova_container_dashboard import layers
@@ -63,6 +65,59 @@ class LayersTest(unittest.TestCase):
                 'etc/passwd': b'root'})):
             with self.assertRaises(layers.Unreadable):
                 self.read(data)
+
+    def assert_unreadable(self, archive: bytes) -> None:
+        with self.assertRaises(layers.Unreadable):
+            self.read(archive)
+        self.assertLess(self.fetched, 1 << 20)
+
+    def test_an_index_that_leads_to_itself(self):
+        index = json.dumps({'manifests': [{'digest': 'sha256:a'}]}).encode()
+        self.assert_unreadable(archives.files(
+            {'index.json': index, 'blobs/sha256/a': index}))
+
+    def test_nested_indexes(self):
+        layer = archives.files({'a': b'x' * 5000})
+        archive = archives.OciArchive()
+        found = archive.image(layer)
+        for _ in range(2):
+            found = archive.index(found)
+        self.assertEqual([archives.digest(layer)],
+                         [one.digest for one in self.read(
+                             archive.save(found))])
+
+    def test_a_document_that_is_a_link(self):
+        """To a layer, which would be read as a whole."""
+        self.assert_unreadable(archives.tar(
+            archives.entry('layer', b' ' * (8 << 20)),
+            archives.hardlink('index.json', 'layer')))
+
+    def test_headers_that_are_large(self):
+        for entry in (
+                archives.entry('a', b'a' * (8 << 20), tarfile.XHDTYPE),
+                archives.entry('a', b'a' * (8 << 20), tarfile.XGLTYPE),
+                archives.entry('a', b'a' * (8 << 20),
+                               tarfile.GNUTYPE_LONGNAME)):
+            self.assert_unreadable(archives.tar(
+                entry, archives.entry('index.json', b'{}'),
+                form=tarfile.USTAR_FORMAT))
+
+    def test_headers_of_headers(self):
+        header = archives.entry('a', b'7 a=bc\n', tarfile.XHDTYPE)
+        self.assert_unreadable(archives.tar(*[header] * 500,
+                                            form=tarfile.USTAR_FORMAT))
+
+    def test_more_layers_than_an_image_has(self):
+        config = json.dumps(
+            {'rootfs': {'diff_ids': ['sha256:a'] * 501}}).encode()
+        self.assert_unreadable(archives.docker_archive(
+            *[b''] * 501, raw_config=config))
+
+    def test_documents_of_another_form(self):
+        for text in (b'[' * 100_000, b'{"manifests": [{"digest": 1}]}',
+                     b'"text"', b'{"manifests": {}}'):
+            with self.subTest(text[:20]):
+                self.assert_unreadable(archives.files({'index.json': text}))
 
     def test_cut_off(self):
         whole = archives.docker_archive(archives.files(
