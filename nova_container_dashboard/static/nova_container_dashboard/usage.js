@@ -81,6 +81,7 @@
     var parent = d3.select(element);
     var before = null;
     var paused = false;
+    var turn = 0;
     if (element.dataset.status !== 'ACTIVE') {
       parent.append('p').text(element.dataset.stopped);
       return;
@@ -92,16 +93,19 @@
       return new Graph(place, description, element.dataset[description.name]);
     });
 
-    function poll() {
-      if (!document.body.contains(element) || paused) { return; }
+    // What was begun before the last click ends with what it waits for.
+    function poll(mine) {
+      if (!document.body.contains(element) || mine !== turn) { return; }
       $.ajax({url: element.dataset.url, dataType: 'json'}).done(function (now) {
+        if (mine !== turn) { return; }
         if (before) {
           graphs.forEach(function (graph) { graph.add(now, before); });
           element.dataset.drawn = Number(element.dataset.drawn || 0) + 1;
         }
         before = now;
-        window.setTimeout(poll, INTERVAL);
+        window.setTimeout(poll, INTERVAL, mine);
       }).fail(function (answer) {
+        if (mine !== turn) { return; }
         button.remove();
         place.remove();
         parent.append('p').text(answer.status === 403
@@ -113,8 +117,9 @@
       paused = !paused;
       button.text(paused ? element.dataset.goOn : element.dataset.pause);
       before = null;
-      poll();
+      turn += 1;
+      if (!paused) { poll(turn); }
     });
-    poll();
+    poll(turn);
   };
 }());
