@@ -14,6 +14,7 @@
 
 import collections.abc
 import dataclasses
+import hashlib
 import math
 import typing as ty
 
@@ -70,10 +71,23 @@ def container_names(service: model.Service) -> list[str]:
             for index in range(1, service.replicas + 1)]
 
 
+def _cidrs(network: str) -> tuple[str, str]:
+    """Addresses of both families for a network of the file.
+
+    From its name alone: Neutron cannot change those of a subnet, so other
+    networks of the file must not count.
+    """
+    if network == model.DEFAULT_NETWORK:
+        return '192.168.100.0/24', 'fd00:c0a8:100::/64'
+    digest = hashlib.sha256(network.encode()).digest()
+    return (f'172.{16 + digest[0] % 16}.{digest[1]}.0/24',
+            f'fd00:c0a8:{digest[:2].hex()}:{digest[2:4].hex()}::/64')
+
+
 def write(application: model.Application, place: Place) -> dict[str, ty.Any]:
     """The template.
 
-    :raises Refused: no flavor is large enough
+    :raises Refused: no flavor is large enough, or names exclude each other
     """
     return _Writer(application, place).write()
 
@@ -84,14 +98,16 @@ class _Writer:
         self._application = application
         self._place = place
         self._resources: dict[str, ty.Any] = {}
+        self._networks_by_cidr: dict[str, str] = {}
 
     def write(self) -> dict[str, ty.Any]:
         services = self._application.services.values()
         used = {attachment.network for service in services
                 for attachment in service.networks}
         self._write_router(used)
-        for index, name in enumerate(sorted(used)):
-            self._write_network(name, 100 + index)
+        for name in sorted(used):
+            if self._external(name) is None:
+                self._write_network(name)
         for name, volume in self._application.volumes.items():
             if not volume.external:
                 self._resources[f'volume_{name}'] = {
@@ -131,21 +147,30 @@ class _Writer:
         network = self._application.networks.get(name, model.Network(name))
         return self._external(name) is None and not network.internal
 
-    def _write_network(self, name: str, number: int) -> None:
-        if self._external(name) is not None:
-            return
+    def _cidr(self, name: str) -> str:
+        """Of IPv4, for a network without one in the file."""
+        cidr, _ = _cidrs(name)
+        other = self._networks_by_cidr.setdefault(cidr, name)
+        if other != name:
+            raise self._application.refused(
+                f'it would have the addresses of network {other}: give the '
+                'new one of them another name, or ipam.config.subnet',
+                'networks', name)
+        return cidr
+
+    def _write_network(self, name: str) -> None:
         network = self._application.networks.get(name, model.Network(name))
         self._resources[f'network_{name}'] = {'type': 'OS::Neutron::Net'}
         there = {'network': {'get_resource': f'network_{name}'}}
         self._resources[f'subnet_{name}'] = {
             'type': 'OS::Neutron::Subnet', 'properties': {
-                **there, 'cidr': network.cidr or f'192.168.{number}.0/24'}}
+                **there, 'cidr': network.cidr or self._cidr(name)}}
         # Without an address of each family a name would not resolve where
         # nobody but OVN answers: it is silent about the family it has not.
         self._resources[f'subnet6_{name}'] = {
             'type': 'OS::Neutron::Subnet', 'properties': {
                 **there, 'ip_version': 6, 'ipv6_address_mode': 'slaac',
-                'cidr': f'fd00:c0a8:{number}::/64'}}
+                'cidr': _cidrs(name)[1]}}
         if self._router is not None and self._is_routed(name):
             self._resources[f'router_{name}'] = {
                 'type': 'OS::Neutron::RouterInterface', 'properties': {

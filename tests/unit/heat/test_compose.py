@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import ipaddress
 import textwrap
 
 import hypothesis
@@ -251,6 +252,38 @@ class TemplateTest(base.TestCase):
         self.assertEqual('10.9.0.0/24',
                          resources['subnet_inside']['properties']['cidr'])
         self.assertEqual(['router_inside'], resources['a']['depends_on'])
+
+    def cidrs(self, *networks: str, given: str = '') -> dict[str, str]:
+        """By subnet, for a service on these networks."""
+        resources = write(
+            'services: {a: {image: i, networks: [%s]}}\nnetworks: {%s}' % (
+                ', '.join(networks), ', '.join(
+                    f'{name}: {given if name == networks[-1] else ""}'
+                    for name in networks)), None)['resources']
+        return {name: resource['properties']['cidr']
+                for name, resource in resources.items()
+                if name.startswith('subnet')}
+
+    def test_networks_keep_their_addresses(self):
+        """Whatever others come and go."""
+        alone = {**self.cidrs('default'), **self.cidrs('frontend')}
+        self.assertEqual('192.168.100.0/24', alone['subnet_default'])
+        self.assertEqual('fd00:c0a8:100::/64', alone['subnet6_default'])
+        self.assertEqual('172.28.243.0/24', alone['subnet_frontend'])
+        together = self.cidrs('admin', 'backend', 'default', 'frontend')
+        self.assertEqual(alone, {name: together[name] for name in alone})
+        self.assertEqual(8, len(set(together.values())))
+        for cidr in together.values():
+            ipaddress.ip_network(cidr)
+
+    def test_names_of_the_same_addresses(self):
+        with self.assertRaisesRegex(document.Refused,
+                                    'networks.n86.*n14.*ipam'):
+            self.cidrs('n86', 'n14')
+        found = self.cidrs('n14', 'n86', given='{ipam: {config: [{subnet: '
+                           '10.9.0.0/24}]}}')
+        self.assertEqual('10.9.0.0/24', found['subnet_n86'])
+        self.assertEqual(4, len(set(found.values())))
 
     def test_floating_ips_need_a_router(self):
         text = 'services: {a: {image: i, ports: ["80:80"]}}'
