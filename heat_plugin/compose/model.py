@@ -95,8 +95,8 @@ class Service:
     """A service, and what its containers are made with.
 
     :param properties: of ``NovaContainer::Container``, as they are
-    :param exposed: ports that may be connected to
-    :param published: whether there is to be a floating IP
+    :param published: ports that anyone may connect to; with any, there is to
+        be a floating IP
     :param depends_on: services that have to be ready before
     """
 
@@ -106,8 +106,7 @@ class Service:
     limits: Limits
     networks: tuple[Attachment, ...]
     mounts: tuple[Mount, ...]
-    exposed: tuple[str, ...]
-    published: bool
+    published: tuple[str, ...]
     depends_on: dict[str, str]
 
 
@@ -303,13 +302,13 @@ class _Reader:
         if value.get('healthcheck'):
             properties['health_check'] = self._health(
                 value['healthcheck'], path)
-        exposed, published = self._ports(value, path)
+        self._check_exposed(value, path)
         return Service(
             name=name, properties=properties, replicas=replicas,
             limits=self._limits(value, path),
             networks=self._networks(value, path),
             mounts=tuple(self._mounts(value, path)),
-            exposed=exposed, published=published,
+            published=self._ports(value, path),
             depends_on=self._depends_on(value, path))
 
     @staticmethod
@@ -444,10 +443,20 @@ class _Reader:
             yield Mount(entry['source'], entry.get('target', ''),
                         bool(entry.get('read_only')))
 
-    def _ports(self, value: _Map, path: document.Path
-               ) -> tuple[tuple[str, ...], bool]:
-        """The ports to open, and whether any is published."""
-        exposed = [str(port) for port in value.get('expose') or ()]
+    def _check_port(self, port: str, *path: str | int) -> None:
+        try:
+            exposure.Ports.parse(port)
+        except words.InvalidProperty as error:
+            raise self._refused(str(error), *path)
+
+    def _check_exposed(self, value: _Map, path: document.Path) -> None:
+        """Nothing is opened: it is for services, which reach each other."""
+        for index, port in enumerate(value.get('expose') or ()):
+            self._check_port(str(port), *path, 'expose', index)
+
+    def _ports(self, value: _Map, path: document.Path) -> tuple[str, ...]:
+        """The ports to open."""
+        found = []
         for index, entry in enumerate(value.get('ports') or ()):
             where = (*path, 'ports', index)
             if isinstance(entry, dict):
@@ -468,13 +477,10 @@ class _Reader:
                 raise self._refused(
                     f'port {published} for {target}: a container has its own '
                     'address, so both have to be the same', *where)
-            exposed.append(f'{target}/{protocol or "tcp"}')
-        for port in exposed:
-            try:
-                exposure.Ports.parse(port)
-            except words.InvalidProperty as error:
-                raise self._refused(str(error), *path, 'ports')
-        return tuple(dict.fromkeys(exposed)), bool(value.get('ports'))
+            port = f'{target}/{protocol or "tcp"}'
+            self._check_port(port, *where)
+            found.append(port)
+        return tuple(dict.fromkeys(found))
 
     def _depends_on(self, value: _Map, path: document.Path) -> dict[str, str]:
         found = {}

@@ -220,10 +220,10 @@ class _Writer:
             'flavor': self._flavor(service),
             'networks': [self._interface(a) for a in service.networks],
             **self._wait_for(service)}
-        if service.exposed:
-            properties['expose'] = list(service.exposed)
-        if service.published and place.floating_network is not None:
-            properties['floating_network'] = place.floating_network
+        if service.published:
+            properties['expose'] = list(service.published)
+            if place.floating_network is not None:
+                properties['floating_network'] = place.floating_network
         if service.mounts:
             properties['volumes'] = [
                 {'volume': self._volume(mount.volume),

@@ -101,7 +101,8 @@ class RefusedTest(base.TestCase):
                            ('volumes', '[{type: tmpfs, target: /t}]'),
                            ('ports', '["8080:80"]'),
                            ('ports', '["127.0.0.1:80:80"]'),
-                           ('ports', '["90000"]')):
+                           ('ports', '["90000"]'),
+                           ('expose', '["90000"]')):
             with self.subTest(value):
                 self.assert_refused(
                     'services:\n  web:\n    image: nginx\n'
@@ -184,8 +185,7 @@ class ModelTest(base.TestCase):
             'restart_policy': 'always', 'metadata': {'a': 'b'},
             'health_check': {'test': ['CMD', 'true'], 'interval': '5s'}},
             service.properties)
-        self.assertEqual(('9000', '80/tcp', '443/udp'), service.exposed)
-        self.assertTrue(service.published)
+        self.assertEqual(('80/tcp', '443/udp'), service.published)
         self.assertEqual(2, service.replicas)
         self.assertEqual(model.Limits(0.5, 512 * 2 ** 20), service.limits)
 
@@ -236,6 +236,18 @@ class TemplateTest(base.TestCase):
             self.assertEqual(flavor, write(text % memory)['resources']['a'][
                 'properties']['flavor'])
         self.assertRaises(document.Refused, write, text % '2G')
+
+    def test_only_ports_are_open_to_the_world(self):
+        resources = write('''
+            services:
+              a: {image: i, expose: [9000], ports: ["80:80"]}
+              b: {image: i, expose: [9000]}
+            ''', floating_network='public')['resources']
+        self.assertEqual(['80/tcp'], resources['a']['properties']['expose'])
+        self.assertEqual('public',
+                         resources['a']['properties']['floating_network'])
+        for name in ('expose', 'floating_network', 'security_groups'):
+            self.assertNotIn(name, resources['b']['properties'])
 
     def test_networks(self):
         resources = write('''
