@@ -36,6 +36,11 @@ _UNITS = {'': 1, 'b': 1, 'k': 2 ** 10, 'kb': 2 ** 10, 'm': 2 ** 20,
           'tb': 2 ** 40}
 
 
+# Where the specification has a boolean, it may be text: of a variable, often.
+_TRUE = frozenset(('true', 'yes', 'y', 'on', '1'))
+_FALSE = frozenset(('false', 'no', 'n', 'off', '0'))
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What a service may use at most; None for no limit of its own.
@@ -182,6 +187,12 @@ class _Reader:
                 raise self._refused(
                     'has no meaning for a container of Nova', *path, key)
 
+    def _is_true(self, value: bool | str, *path: str | int) -> bool:
+        text = str(value).lower()
+        if text not in _TRUE | _FALSE:
+            raise self._refused('true or false is expected', *path)
+        return text in _TRUE
+
     def read(self) -> Application:
         content = self._source.content
         self._only(('version', 'name', 'services', 'networks', 'volumes'),
@@ -227,7 +238,8 @@ class _Reader:
                 raise self._refused('one subnet is possible', *where)
             cidr = config.get('subnet')
         return Network(own or name, external, cidr,
-                       bool(value.get('internal')))
+                       self._is_true(value.get('internal', False), *path,
+                                     'internal'))
 
     def _volume(self, name: str, value: _Map) -> Volume:
         path = ('volumes', name)
@@ -251,12 +263,13 @@ class _Reader:
 
     def _external(self, value: _Map,
                   path: document.Path) -> tuple[str | None, bool]:
-        external = value.get('external')
+        external = value.get('external', False)
         if isinstance(external, dict):
             return external.get('name') or value.get('name'), True
+        external = self._is_true(external, *path, 'external')
         if value.get('name') and not external:
             raise self._refused('Heat names what it creates', *path, 'name')
-        return value.get('name'), bool(external)
+        return value.get('name'), external
 
     # Services
 
@@ -331,7 +344,8 @@ class _Reader:
             if content is not None:
                 found.update(dotenv.dotenv_values(
                     stream=io.StringIO(content), interpolate=False))
-            elif entry.get('required', True):
+            elif self._is_true(entry.get('required', True), *where,
+                               'required'):
                 raise self._refused(
                     f'{entry["path"]} is not in the property env_files',
                     *where)
@@ -368,7 +382,7 @@ class _Reader:
         keys = ('test', 'interval', 'timeout', 'start_period',
                 'start_interval', 'retries')
         self._only((*keys, 'disable'), value, *where)
-        if value.get('disable'):
+        if self._is_true(value.get('disable', False), *where, 'disable'):
             return {'test': ['NONE']}
         return {key: value[key] for key in keys if value.get(key) is not None}
 
@@ -441,7 +455,8 @@ class _Reader:
                     f'type {entry["type"]}: a named volume is possible, a '
                     'file of a host is not', *where)
             yield Mount(entry['source'], entry.get('target', ''),
-                        bool(entry.get('read_only')))
+                        self._is_true(entry.get('read_only', False), *where,
+                                      'read_only'))
 
     def _check_port(self, port: str, *path: str | int) -> None:
         try:

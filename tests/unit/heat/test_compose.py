@@ -189,6 +189,39 @@ class ModelTest(base.TestCase):
         self.assertEqual(2, service.replicas)
         self.assertEqual(model.Limits(0.5, 512 * 2 ** 20), service.limits)
 
+    def test_true_and_false_as_text(self):
+        """Quoted, or of a variable."""
+        text = '''
+            services:
+              a:
+                image: i
+                env_file: [{path: gone, required: "${NO}"}]
+                volumes:
+                  - {type: volume, source: v, target: /v, read_only: "${NO}"}
+                  - {type: volume, source: w, target: /w, read_only: "Yes"}
+                healthcheck: {test: [CMD, "true"], disable: "false"}
+            networks:
+              n: {external: "${NO}", internal: "off"}
+              m: {external: "${YES}", internal: "true"}
+            volumes: {v: {external: "false"}, w: {external: "true"}}
+            '''
+        found = read(text, variables={'NO': 'false', 'YES': 'true'})
+        service = found.services['a']
+        self.assertEqual([False, True],
+                         [mount.read_only for mount in service.mounts])
+        self.assertEqual({'test': ['CMD', 'true']},
+                         service.properties['health_check'])
+        for name, wanted in (('n', False), ('m', True)):
+            network = found.networks[name]
+            self.assertEqual((wanted, wanted),
+                             (network.external, network.internal))
+        self.assertEqual(
+            {'v': False, 'w': True},
+            {name: volume.external for name, volume in found.volumes.items()})
+        with self.assertRaisesRegex(
+                document.Refused, 'networks.n.external: true or false'):
+            read(text, variables={'NO': 'perhaps', 'YES': 'true'})
+
     def test_profiles(self):
         text = '''
             services:
