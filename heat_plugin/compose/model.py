@@ -17,13 +17,11 @@ What they cannot have is refused, by name and line, and never ignored.
 
 import collections.abc
 import dataclasses
-import io
 import re
 import typing as ty
 
-import dotenv
-
 from heat_plugin.compose import document
+from heat_plugin.compose import env_file
 from heat_plugin import exposure
 from heat_plugin import words
 
@@ -333,7 +331,10 @@ class _Reader:
         return value
 
     def _environment(self, value: _Map, path: document.Path) -> dict[str, str]:
-        found: dict[str, str | None] = {}
+        given = self._pairs(value.get('environment')) or {}
+        # A variable of the surroundings comes before one of the same name.
+        known = {**self._resolved(given), **self._around.variables}
+        found: dict[str, ty.Any] = {}
         files = value.get('env_file') or []
         for index, entry in enumerate(
                 files if isinstance(files, list) else [files]):
@@ -342,17 +343,21 @@ class _Reader:
             self._only(('path', 'required'), entry, *where)
             content = self._around.env_files.get(entry['path'])
             if content is not None:
-                found.update(dotenv.dotenv_values(
-                    stream=io.StringIO(content), interpolate=False))
+                try:
+                    found.update(env_file.read(content, known))
+                except env_file.InvalidFile as error:
+                    raise self._refused(f'{entry["path"]}: {error}', *where)
             elif self._is_true(entry.get('required', True), *where,
                                'required'):
                 raise self._refused(
                     f'{entry["path"]} is not in the property env_files',
                     *where)
-        found.update(self._pairs(value.get('environment')) or {})
-        # A variable without a value is one of the surroundings.
+        return self._resolved({**found, **given})
+
+    def _resolved(self, pairs: _Map) -> dict[str, str]:
+        """As text; one without a value is one of the surroundings."""
         resolved = {name: self._around.variables.get(name) if text is None
-                    else words.text(text) for name, text in found.items()}
+                    else words.text(text) for name, text in pairs.items()}
         return {name: text for name, text in resolved.items()
                 if text is not None}
 

@@ -17,6 +17,7 @@ import hypothesis
 from hypothesis import strategies
 
 from heat_plugin.compose import document
+from heat_plugin.compose import env_file
 from heat_plugin.compose import interpolation
 from heat_plugin.compose import model
 from heat_plugin.compose import template
@@ -62,6 +63,39 @@ class InterpolationTest(base.TestCase):
         try:
             interpolation.substitute(text, {'A': '$A'})
         except interpolation.InvalidVariable:
+            pass
+
+
+class EnvFileTest(base.TestCase):
+
+    def test_values(self):
+        for line, expected in {
+                'V=$A': 'a', 'V="x ${A} y"': 'x a y', "V='$A'": '$A',
+                "export 'V' = '${A}' # why": '${A}', 'V=$$A': '$A',
+                'V=${B:-d}': 'd', 'V=$OWN': 'own', 'V=$HOME': '',
+                'V="a\\nb"': 'a\nb', 'V=a # why': 'a', 'V=': '', 'V': None,
+                "V=it's $A": "it's a"}.items():
+            with self.subTest(line):
+                self.assertEqual(
+                    {'OWN': 'own', 'V': expected},
+                    env_file.read(f'# Why\nOWN=own\n\n{line}\n', {'A': 'a'}))
+
+    def test_the_given_value_comes_first(self):
+        self.assertEqual({'A': 'own', 'V': 'a'}, env_file.read(
+            'A=own\nV=$A\n', {'A': 'a'}))
+
+    def test_what_is_wrong(self):
+        for line in ('V=${', 'V=${N:?why}', 'V="open', '=V'):
+            with self.subTest(line):
+                with self.assertRaisesRegex(env_file.InvalidFile, 'line 3'):
+                    env_file.read(f'A=a\n\n{line}\n', {})
+
+    @hypothesis.settings(deadline=None)
+    @hypothesis.given(strategies.text('$A{}="\'\\ #\n:-?', max_size=30))
+    def test_never_anything_else(self, text):
+        try:
+            env_file.read(text, {'A': '$A'})
+        except env_file.InvalidFile:
             pass
 
 
@@ -128,6 +162,12 @@ class RefusedTest(base.TestCase):
             volumes: {v: }
             ''', 'one container')
 
+    def test_env_files(self):
+        self.assert_refused(
+            'services: {a: {image: i, env_file: common.env}}',
+            'services.a.env_file.0: common.env: line 2, V: N is required',
+            env_files={'common.env': 'A=a\nV=${N:?}\n'})
+
     def test_much_from_little(self):
         bomb = 'x-a0: &a0 [1, 1]\n' + ''.join(
             f'x-a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]\n'
@@ -188,6 +228,22 @@ class ModelTest(base.TestCase):
         self.assertEqual(('80/tcp', '443/udp'), service.published)
         self.assertEqual(2, service.replicas)
         self.assertEqual(model.Limits(0.5, 512 * 2 ** 20), service.limits)
+
+    def test_env_files(self):
+        text = '''
+            services:
+              web:
+                image: i
+                env_file: [a.env, b.env]
+                environment: {GIVEN: g, TEXT: $$OUTSIDE}
+            '''
+        files = {'a.env': 'A=$OUTSIDE$GIVEN\nGIVEN=other\nBARE\nGONE\n',
+                 'b.env': 'C="${A}!$OUTSIDE"\nB=\'$A\'\n'}
+        (service,) = read(text, variables={'OUTSIDE': 'o', 'BARE': 'b'},
+                          env_files=files).services.values()
+        self.assertEqual(
+            {'A': 'og', 'B': '$A', 'C': '!o', 'GIVEN': 'g', 'BARE': 'b',
+             'TEXT': '$OUTSIDE'}, service.properties['environment'])
 
     def test_true_and_false_as_text(self):
         """Quoted, or of a variable."""
