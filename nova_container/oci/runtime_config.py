@@ -175,10 +175,21 @@ def _mounts(spec: container.ContainerSpec, rights: rights_.Rights,
     return mounts
 
 
-def _block_rules(host: HostSide) -> list[dict[str, typing.Any]]:
-    if host.unified:
+def takes_devices(spec: container.ContainerSpec, unified: bool) -> bool:
+    """Whether a container that runs can be given other block devices, or
+    have its own taken away.
+
+    :param unified: see HostSide
+    """
+    return not unified or rights_.of(spec).confined
+
+
+def _block_rules(spec: container.ContainerSpec,
+                 host: HostSide) -> list[dict[str, typing.Any]]:
+    if host.unified and takes_devices(spec, True):
         # No node can be made in a user namespace: what is not bound into the
-        # container cannot be opened there.
+        # container cannot be opened there. But what may mount may have the
+        # nodes on a volume's own file system opened.
         return [{'allow': True, 'type': 'b', 'access': 'rw'}]
     return [device.rule for device in host.block_devices]
 
@@ -290,7 +301,7 @@ def build(spec: container.ContainerSpec,
             'gidMappings': mapping,
             'cgroupsPath': host.cgroup,
             'resources': _resources(spec.limits, devices,
-                                    _block_rules(host)),
+                                    _block_rules(spec, host)),
             'sysctl': dict(_SYSCTL),
             'devices': [
                 {'path': device.path, 'type': 'c', 'major': device.major,

@@ -168,9 +168,19 @@ def _pids(group: str) -> set[int]:
     for root in hierarchies():
         for directory, _, files in os.walk(root + group):
             if 'cgroup.procs' in files:
-                procs = read(os.path.join(directory, 'cgroup.procs')) or ''
-                pids.update(map(int, procs.split()))
+                pids.update(_own_pids(os.path.join(directory,
+                                                   'cgroup.procs')))
     return pids - {0}
+
+
+def _own_pids(path: str) -> list[int]:
+    try:
+        return [int(pid) for pid in (read(path) or '').split()]
+    except OSError as e:
+        # A threaded group: its processes are those of one above it.
+        if e.errno != errno.EOPNOTSUPP:
+            raise
+        return []
 
 
 def frozen(container_id: str) -> bool:

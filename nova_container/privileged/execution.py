@@ -46,6 +46,7 @@ from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process
+from nova_container.privileged import recovery
 from nova_container.spec import codec
 from nova_container.spec import command as command_spec
 
@@ -54,6 +55,9 @@ OUTPUT_MAX = 1 << 20
 # A pipe takes it at once (pipe(7)).
 INPUT_MAX = 65536
 TIMEOUT_MAX = 3600
+
+# What a pipe holds at most, /proc/sys/fs/pipe-max-size by default.
+_PIPE_MAX = 1 << 20
 
 # What is left once a command was killed; longer means a hang in the kernel.
 _END_TIMEOUT = 10
@@ -160,11 +164,11 @@ class _Session:
             if data and child.stdin is not None:
                 with contextlib.suppress(BrokenPipeError), child.stdin:
                     child.stdin.write(data)
+            stack.callback(child.kill)
             ended, output = _collect(
                 child, [stream for stream, _ in streams], deadline, limit)
             if not ended:
                 self.kill()
-                child.kill()
         if ended and not self.started(child.returncode):
             raise self._failure(output[1][:limit].decode(errors='replace'))
         return {'exit_code': child.returncode if ended else None,
@@ -218,29 +222,32 @@ def _collect(child: subprocess.Popen[bytes],
             ended = False
             while not ended:
                 left = deadline - time.monotonic()
-                events = ready.select(max(left, 0))
-                if not events and left <= 0:
+                if left <= 0:
                     return False, output
+                events = ready.select(left)
                 for key, _ in events:
                     if key.fd == pidfd:
                         ended = True
                     elif not _read(key.data[0], key.data[1], limit):
                         ready.unregister(key.fileobj)
             for stream, kept in zip(streams, output):
-                while _read(stream, kept, limit):
-                    pass
+                # What the command has left in the pipe, and no more: somebody
+                # else may go on writing.
+                left = _PIPE_MAX
+                while left > 0 and (read := _read(stream, kept, limit)):
+                    left -= read
             return True, output
         finally:
             os.close(pidfd)
 
 
-def _read(stream: typing.BinaryIO, kept: bytearray, limit: int) -> bool:
-    """Take what is there; False when there is nothing (more)."""
+def _read(stream: typing.BinaryIO, kept: bytearray, limit: int) -> int:
+    """Take what is there, some bytes; 0 when there is nothing (more)."""
     chunk = stream.read(65536)
     if not chunk:
-        return False
+        return 0
     kept += chunk[:max(limit + 1 - len(kept), 0)]
-    return True
+    return len(chunk)
 
 
 @contextlib.contextmanager
@@ -345,8 +352,9 @@ def recover() -> None:
         for name in _listed(directory):
             path = os.path.join(directory, name)
             if not name.endswith('.pid') and not _held(path):
-                _kill_session(container_id, f'{path}.pid')
-                _remove(path)
+                with recovery.of(container_id):
+                    _kill_session(container_id, f'{path}.pid')
+                    _remove(path)
 
 
 def _listed(directory: str) -> list[str]:

@@ -12,13 +12,10 @@
 
 """What belongs to the host as a whole, as root: set up, recover, tear down."""
 
-from collections.abc import Iterator
 import contextlib
 import os
 import re
 import shutil
-
-from oslo_log import log
 
 from nova_container import conf
 from nova_container import exception
@@ -32,11 +29,10 @@ from nova_container.privileged import freezer
 from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
+from nova_container.privileged import recovery
 from nova_container.privileged import selinux
 from nova_container.privileged import systemd
 from nova_container.privileged import volume
-
-LOG = log.getLogger(__name__)
 
 # Overlay file systems over id-mapped layers.
 _KERNEL_MIN = (5, 19)
@@ -102,19 +98,16 @@ def setup(user: int, group: int) -> None:
 def recover() -> list[str]:
     """Remove what a killed service left half done. Call before anything else.
 
-    What cannot be removed is named in the log and stays for another time: the
-    other containers need the service.
-
     :returns: ids of the containers that were removed or halted
     """
     touched = []
     namespace.with_mounts(disk.recover)
     volume.recover()
     for name in os.listdir(place.state('trash')):
-        with _named(name.partition('.')[0]):
+        with recovery.of(name.partition('.')[0]):
             ending.empty_trash(name)
     for container_id in os.listdir(place.run('c')):
-        with _named(container_id):
+        with recovery.of(container_id):
             freezer.let_go(container_id)
             defined = os.path.exists(
                 place.container_state(container_id, 'spec.json'))
@@ -124,7 +117,7 @@ def recover() -> list[str]:
                 ending.end(container_id, int(halting) if halting else None)
                 touched.append(container_id)
     for container_id in os.listdir(place.state('containers')):
-        with _named(container_id):
+        with recovery.of(container_id):
             if not os.path.exists(
                     place.container_state(container_id, 'spec.json')):
                 ending.remove(container_id)
@@ -140,16 +133,6 @@ def recover() -> list[str]:
                 place.container_state(owner), place.parked(owner), *trash)):
             os.unlink(place.state('ids', slot))
     return touched
-
-
-@contextlib.contextmanager
-def _named(container_id: str) -> Iterator[None]:
-    """Log what goes wrong with one container, and go on."""
-    try:
-        yield
-    except Exception as e:
-        LOG.error('Removing what was left half done of container %s failed: '
-                  '%s; mend that, then restart nova-compute', container_id, e)
 
 
 def _halting(container_id: str) -> str | None:

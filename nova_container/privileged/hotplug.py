@@ -24,6 +24,7 @@ import errno
 import json
 import os
 import stat
+import time
 import typing
 
 from nova_container import exception
@@ -34,6 +35,7 @@ from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import linux
 from nova_container.privileged import namespace
+from nova_container.privileged import open_files
 from nova_container.privileged import place
 from nova_container.privileged import process
 from nova_container.privileged import volume
@@ -41,6 +43,9 @@ from nova_container.spec import codec
 from nova_container.spec import container as container_spec
 from nova_container.spec import idmap
 from nova_container.spec import volume as volume_spec
+
+# Seconds. A tenant decides how much there is to be looked at.
+_LOOK_TIMEOUT = 10
 
 
 @context.entrypoint
@@ -94,6 +99,7 @@ def _plug(container_id: str, wish: volume_spec.Attachment) -> None:
     ids = container.id_map(container_id)
     with contextlib.ExitStack() as undo:
         if wish.path is None:
+            _require_taking_devices(container_id, 'attach')
             device = namespace.with_mounts(volume.make_node, container_id,
                                            wish, ids.outside)
             _let_through(container_id, device, True)
@@ -110,6 +116,15 @@ def _plug(container_id: str, wish: volume_spec.Attachment) -> None:
         finally:
             os.close(tree)
         undo.pop_all()
+
+
+def _require_taking_devices(container_id: str, verb: str) -> None:
+    if not runtime_config.takes_devices(definition.load(container_id),
+                                        cgroup.unified()):
+        raise exception.StateConflict(
+            f'with cgroup version 2, which devices a nested or privileged '
+            f'container may open is settled when it starts: stop the server, '
+            f'{verb} the volume and start it')
 
 
 def _inside(container_id: str, steps: typing.Callable[..., None],
@@ -164,6 +179,7 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
     if gone.path is None:
         if not running:
             return
+        _require_taking_devices(container_id, 'detach')
         with contextlib.ExitStack() as undo:
             namespace.with_mounts(volume.close_node, container_id, gone)
             undo.callback(namespace.with_mounts, volume.open_node,
@@ -220,25 +236,29 @@ def _unmount(target: str) -> None:
 def _refuse_open(container_id: str, gone: volume_spec.Attachment,
                  found: volume.Connected) -> None:
     """
-    :raises StateConflict: a process of the container has the device open
+    :raises StateConflict: a process of the container has the device open, or
+        nobody can tell
     """
+    advice = 'unmount it there, or stop the server, and detach then'
+    deadline = time.monotonic() + _LOOK_TIMEOUT
     for pid in cgroup.members(container_id):
-        for descriptor in _descriptors(pid):
+        for path in open_files.of(pid):
+            if time.monotonic() > deadline:
+                raise exception.StateConflict(
+                    'the container has more files open than can be looked '
+                    f'at; stop the server, and detach /dev/{gone.device} '
+                    'then')
             # It may be gone by now, or on a file system that has ended.
             with contextlib.suppress(OSError):
-                if linux.block_device(descriptor) == found.number:
+                if linux.block_device(path) == found.number:
                     raise exception.StateConflict(
                         f'/dev/{gone.device} is open in the container; '
-                        'unmount it there, or stop the server, and '
-                        'detach then')
-
-
-def _descriptors(pid: int) -> list[str]:
-    directory = f'/proc/{pid}/fd'
-    try:
-        return [f'{directory}/{name}' for name in os.listdir(directory)]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+                        f'{advice}')
+                if open_files.queued(path):
+                    raise exception.StateConflict(
+                        'a socket of the container has descriptors that '
+                        f'nobody has taken yet, and /dev/{gone.device} may '
+                        f'be among them; {advice}')
 
 
 def _let_through(container_id: str, device: runtime_config.BlockDevice,

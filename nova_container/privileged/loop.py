@@ -225,6 +225,42 @@ def detach(device: int) -> None:
     fcntl.ioctl(device, _LOOP_CLR_FD)
 
 
+def take_down(path: str) -> bool:
+    """Take a loop device down.
+
+    :returns: False if somebody still uses it; then it goes with him
+    """
+    device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        before = _status(device)
+        detach(device)
+    finally:
+        os.close(device)
+    deadline = time.monotonic() + _BUSY_TIMEOUT
+    while _is(path, before):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_BUSY_PAUSE)
+    return True
+
+
+def _is(path: str, status: tuple[int, int, int]) -> bool:
+    """Whether a loop device is over the same as before."""
+    try:
+        device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        # It is being taken down.
+        return False
+    try:
+        return _status(device) == status
+    except OSError as e:
+        if e.errno != errno.ENXIO:
+            raise
+        return False
+    finally:
+        os.close(device)
+
+
 def _status(device: int) -> tuple[int, int, int]:
     """Of what a loop device is over: st_dev, st_ino, st_rdev.
 

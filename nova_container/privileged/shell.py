@@ -36,6 +36,7 @@ from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process
+from nova_container.privileged import recovery
 from nova_container.spec import command
 
 # The first that the image has.
@@ -148,6 +149,7 @@ def _close(container_id: str) -> None:
 def recover() -> None:
     """End the shells of a service that was killed, in every container."""
     for container_id in os.listdir(place.run('c')):
-        with contextlib.suppress(exception.ContainerNotFound), \
+        with recovery.of(container_id), \
+                contextlib.suppress(exception.ContainerNotFound), \
                 definition.locked(container_id):
             _close(container_id)

@@ -355,10 +355,12 @@ def _let_go(volume_id: str, found: Connected) -> None:
         _flush(volume_id, fd)
         # It would stay with the number, whatever the next device there is.
         _protect(device, False)
-        if found.looped:
-            loop.detach(fd)
     finally:
         os.close(fd)
+    if found.looped and not loop.take_down(device):
+        raise exception.StateConflict(
+            f'disconnecting volume {volume_id}: {device} is still in use on '
+            'this host')
 
 
 def _require_halted(volume_id: str) -> None:

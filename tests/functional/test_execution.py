@@ -117,6 +117,11 @@ class ExecuteTest(ExecutionTestCase):
         self.assertEqual([], os.listdir(
             place.container_run(container_id, 'exec')))
 
+    def test_timeout_holds_for_one_that_never_stops_writing(self):
+        container_id = self.run_container(*FOREVER)
+        done = self.sh(container_id, 'yes >&2 & yes', timeout=2, limit=100)
+        self.assertIsNone(done.exit_code)
+
     def test_what_cannot_be_started(self):
         container_id = self.run_container(*FOREVER)
         for wish in (command.Command(('/bin/nowhere',)),

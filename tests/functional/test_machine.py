@@ -15,6 +15,7 @@ import signal
 
 from nova_container import exception
 from nova_container.privileged import cgroup
+from nova_container.privileged import execution
 from nova_container.privileged import initial
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
@@ -156,6 +157,17 @@ class DividedTest(base.RuntimeTestCase):
         self.assertIn('\n15 made', self.text(container_id))
         engine.halt(container_id)
         self.assertEqual(set(), cgroup.members(container_id))
+
+    def test_threaded_groups(self):
+        """Their processes are not to be read there."""
+        container_id = self.divide(
+            'mkdir a a/b && echo threaded >a/b/cgroup.type; i=1')
+        self.assertEqual(1, len(cgroup.members(container_id)))
+        done = engine.execute(container_id, command.Command(
+            ('/bin/sleep', '1000')), timeout=0.5)
+        self.assertIsNone(done.exit_code)
+        execution.recover()
+        engine.halt(container_id)
 
     def test_more_groups_than_it_can(self):
         container_id = self.divide(

@@ -15,11 +15,13 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest.mock
 import uuid
 
 from nova_container import exception
+from nova_container.privileged import cgroup
 from nova_container.privileged import place
 from nova_container.privileged import volume as privileged_volume
 from nova_container.runtime import engine
@@ -94,14 +96,15 @@ class VolumeTestCase(base.RuntimeTestCase):
 
 class DeviceTest(VolumeTestCase):
 
-    def run_with(self, **rights: bool) -> str:
-        """A container that runs with more rights than others."""
-        for name in rights:
-            option = f'{name}_allowed'
+    def run_with(self, name: str, **rights: bool) -> str:
+        """A container with a volume, and more rights than others have."""
+        for right in rights:
+            option = f'{right}_allowed'
             base.CONF.set_override(option, True, 'container')
             self.addCleanup(base.CONF.clear_override, option, 'container')
         container_id = self.define(*FOREVER)
         self.redefine(container_id, **rights)
+        self.attach(container_id, name)
         engine.create(container_id)
         engine.start(container_id)
         return container_id
@@ -166,8 +169,7 @@ class DeviceTest(VolumeTestCase):
                     ['losetup', device], check=True, text=True,
                     capture_output=True).stdout
                 container_id = self.run_with(
-                    **{rights: True} if rights else {})
-                self.attach(container_id, self.connected(device))
+                    self.connected(device), **{rights: True} if rights else {})
                 for action in ('-d /dev/vdb', '-c /dev/vdb',
                                '/dev/vdb /bin/sh'):
                     done = engine.execute(container_id, command.Command(
@@ -182,8 +184,14 @@ class DeviceTest(VolumeTestCase):
         its number may be another volume's.
         """
         name = self.connected()
-        container_id = self.run_with(nesting=True)
-        self.attach(container_id, name)
+        container_id = self.run_with(name, nesting=True)
+        if cgroup.unified():
+            # Nor can another be opened, then.
+            with self.assertRaisesRegex(exception.StateConflict, 'stop'):
+                volume.detach(container_id, name)
+            with self.assertRaisesRegex(exception.StateConflict, 'stop'):
+                self.attach(container_id, self.connected(), device='vdc')
+            return
         self.inside(container_id,
                     'touch /tmp/kept; mount --bind /dev/vdb /tmp/kept; '
                     'head -c 1 /tmp/kept | wc -c')
@@ -217,6 +225,47 @@ class DeviceTest(VolumeTestCase):
         self.inside(container_id, 'kill -9 $(cat /tmp/pid); while [ -e '
                     '/proc/$(cat /tmp/pid)/fd/0 ]; do sleep 0.1; done')
         volume.detach(container_id, name)
+
+    @contextlib.contextmanager
+    def process_with(self, container_id: str, device: str, script: str):
+        """A process of the container's that has run ``script`` with the
+        device open as ``fd``, and has closed that.
+        """
+        group = place.cgroup(container_id)
+        process = self.enterContext(subprocess.Popen(
+            [sys.executable, '-c', f'''
+import mmap, os, socket, sys
+fd = os.open({device!r}, os.O_RDWR)
+{script}
+os.close(fd)
+print("ready", flush=True)
+sys.stdin.read()
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        self.assertEqual('ready\n', process.stdout.readline())
+        pathlib.Path(
+            cgroup.ROOT + ('' if cgroup.unified() else '/pids') + group,
+            'cgroup.procs').write_text(str(process.pid))
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    def test_device_that_is_open_without_a_descriptor(self):
+        for script, words in (
+                ('kept = mmap.mmap(fd, 4096)', 'is open'),
+                ('pair = socket.socketpair(); '
+                 'socket.send_fds(pair[0], [b"x"], [fd])', 'nobody has')):
+            with self.subTest(words):
+                device = self.device()
+                name = self.connected(device)
+                container_id = self.run_container(*FOREVER)
+                self.attach(container_id, name)
+                with self.process_with(container_id, device, script), \
+                        self.assertRaisesRegex(exception.StateConflict,
+                                               words):
+                    volume.detach(container_id, name)
+                volume.detach(container_id, name)
 
     def test_copy(self):
         first, second = self.device(), self.device(96 * _MIB)
