@@ -39,7 +39,8 @@ _TAIL = 40
 
 
 # They drive Nova, which the guest does not have.
-_WITH_NOVA = ('test_conformance', 'test_driver', 'test_image_kinds')
+_WITH_NOVA = ('test_conformance', 'test_driver', 'test_image_kinds',
+              'test_moving')
 
 
 def _systems(tests: tuple[str, ...]) -> tuple[pathlib.Path, ...]:
