@@ -907,9 +907,11 @@ class Container(server.Server):
     def restore_prev_rsrc(self, convergence=False):
         """Take back from a replacement that has failed what it was given."""
         if convergence:
-            previous, replacement = self, resource.Resource.load(
+            # A resource alone does not keep its stack.
+            replacement, *_stacks = resource.Resource.load(
                 self.context, self.replaced_by, self.stack.current_traversal,
-                True, self.stack.defn._resource_data)[0]
+                True, self.stack.defn._resource_data)
+            previous = self
         else:
             previous, replacement = self.stack._backup_stack().resources.get(
                 self.name), self

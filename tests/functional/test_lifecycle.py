@@ -25,6 +25,7 @@ from nova_container.privileged import namespace
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
+from nova_container.privileged import recovery
 from nova_container.runtime import engine
 from nova_container.runtime import monitor
 from nova_container.runtime import state
@@ -219,14 +220,15 @@ class RecoveryTest(base.RuntimeTestCase):
         for container_id in (stuck, other):
             engine.create(container_id)
         # Nothing but the host has this mount, so it is nothing to end.
-        busy = place.container_run(stuck, 'files')
+        busy = place.container_run(stuck, 'dev')
+        os.mkdir(busy)
         linux.mount('none', busy, 'tmpfs')
         self.addCleanup(engine.undefine, stuck)
         self.addCleanup(linux.umount, busy)
-        with self.assertLogs(host.LOG.logger, 'ERROR') as logged:
+        with self.assertLogs(recovery.LOG.logger, 'ERROR') as logged:
             self.assertEqual([other],
                              engine.setup(os.getuid(), os.getgid()))
-        self.assertRegex(logged.output[0], f"{stuck} .*'files'.*restart")
+        self.assertRegex(logged.output[0], rf'{stuck} .*\bdev\b.*restart')
 
     def test_files_that_cannot_be_removed_keep_their_ids(self):
         container_id = self.define(*FOREVER)
@@ -235,7 +237,7 @@ class RecoveryTest(base.RuntimeTestCase):
         os.rename(place.container_state(container_id), trash)
         subprocess.run(['chattr', '+i', f'{trash}/spec.json'], check=True)
         try:
-            with self.assertLogs(host.LOG.logger, 'ERROR') as logged:
+            with self.assertLogs(recovery.LOG.logger, 'ERROR') as logged:
                 engine.setup(os.getuid(), os.getgid())
         finally:
             subprocess.run(['chattr', '-i', f'{trash}/spec.json'], check=True)
