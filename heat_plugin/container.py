@@ -736,10 +736,16 @@ class Container(server.Server):
 
     def _disconnection(self, port: str) -> list['_Step']:
         plugin = self.client_plugin()
+
+        def is_gone() -> bool:
+            # Nova deletes those that it has made.
+            with self.client_plugin('neutron').ignore_not_found:
+                return plugin.check_interface_detach(self.resource_id, port)
+            return True
+
         return [
             _Step(lambda: plugin.interface_detach(self.resource_id, port),
-                  lambda: plugin.check_interface_detach(self.resource_id,
-                                                        port)),
+                  is_gone),
             _Step(lambda: self._forget_port(port))]
 
     def _connection(self, port_id=None, **wanted) -> '_Step':
