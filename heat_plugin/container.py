@@ -923,9 +923,22 @@ class Container(server.Server):
                 self.name), self
         # Another template may have another type.
         if isinstance(replacement, Container):
-            replacement._let_go()
+            replacement._give_way()
         if isinstance(previous, Container):
             previous._take_back()
+
+    def _give_way(self) -> None:
+        """As ``_let_go``, while Heat may be deleting the server."""
+        nova, neutron = self.client_plugin(), self.client_plugin('neutron')
+        try:
+            self._let_go()
+        except Exception as error:
+            if not (nova.is_not_found(error) or nova.is_conflict(error)
+                    or neutron.is_not_found(error)):
+                raise
+            # What it still has goes with it.
+            _carry_out(self.resource_id, [
+                _Step(lambda: True, lambda: self._find() is None)])
 
     def _let_go(self) -> None:
         """Give up what only one server can have.
