@@ -263,13 +263,13 @@ def _repaired(instance, task: str) -> state.Status | None:
 
 
 def _vm_state(instance, task: str, status: state.Status | None) -> str:
-    if status is None:
-        return vm_states.ERROR
     if _OPERATIONS[task].failed_only or instance.vm_state == vm_states.SHELVED:
         return instance.vm_state
     if (instance.vm_state == vm_states.SOFT_DELETED
             and status is not state.Status.RUNNING):
         return instance.vm_state
+    if status is None:
+        return vm_states.ERROR
     if state.rescued(instance.uuid):
         return vm_states.RESCUED
     return _VM_STATES[status]

@@ -230,35 +230,34 @@ def take_down(path: str) -> bool:
 
     :returns: False if somebody still uses it; then it goes with him
     """
-    device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        before = _status(device)
-        detach(device)
-    finally:
-        os.close(device)
+    before = _bound(path)
+    if before is not None:
+        device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            detach(device)
+        finally:
+            os.close(device)
     deadline = time.monotonic() + _BUSY_TIMEOUT
-    while _is(path, before):
+    while before is not None and _bound(path) == before:
         if time.monotonic() > deadline:
             return False
         time.sleep(_BUSY_PAUSE)
     return True
 
 
-def _is(path: str, status: tuple[int, int, int]) -> bool:
-    """Whether a loop device is over the same as before."""
+def _bound(path: str) -> tuple[int, int, int] | None:
+    """What a loop device is over; None for nothing."""
     try:
         device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        # It is being taken down.
-        return False
-    try:
-        return _status(device) == status
+        try:
+            return _status(device)
+        finally:
+            os.close(device)
     except OSError as e:
+        # It is free, or being taken down.
         if e.errno != errno.ENXIO:
             raise
-        return False
-    finally:
-        os.close(device)
+        return None
 
 
 def _status(device: int) -> tuple[int, int, int]:

@@ -11,7 +11,6 @@
 #    under the License.
 
 import fcntl
-import glob
 import os
 import pathlib
 import pty
@@ -21,7 +20,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 
 from nova_container import exception
 from nova_container.privileged import execution
@@ -162,17 +160,14 @@ class ExecuteTest(ExecutionTestCase):
     def test_container_that_ends_meanwhile(self):
         container_id = self.run_container(*FOREVER)
 
-        def halt():
-            directory = place.container_run(container_id, 'exec')
-            while not glob.glob(f'{directory}/*.pid'):
-                time.sleep(0.01)
-            engine.halt(container_id)
-
-        killer = threading.Thread(target=halt)
-        killer.start()
-        done = self.sh(container_id, 'sleep 1000')
-        killer.join()
-        self.assertEqual(137, done.exit_code)
+        codes = []
+        runner = threading.Thread(target=lambda: codes.append(self.sh(
+            container_id, 'echo begun >/proc/1/fd/1; sleep 1000').exit_code))
+        runner.start()
+        self.await_text(container_id, 'begun')
+        engine.halt(container_id)
+        runner.join()
+        self.assertEqual([137], codes)
 
     def test_many_at_once(self):
         container_id = self.run_container(*FOREVER)

@@ -31,7 +31,7 @@ class FirstPortTest(base.TestCase):
 
     def test_as_the_addresses_say(self):
         addresses = {'b': [_entry('10.0.0.2', 'm2'),
-                           _entry('192.0.2.2', 'm2', 'floating')],
+                           _entry('198.51.100.2', 'm2', 'floating')],
                      'a': [_entry('10.0.0.1', 'm1')]}
         self.assertEqual('p2', exposure.first_port(
             addresses, _interfaces(p1='m1', p2='m2')))
