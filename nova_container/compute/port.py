@@ -135,7 +135,7 @@ def plug(instance, network_info, first: int = 0) -> None:
 
 
 def unplug(instance, network_info) -> None:
-    """Take every port away from the virtual switch and remove its device.
+    """Remove every port's device and take it away from the virtual switch.
 
     Each port is tried; the first error is raised at the end.
     """
@@ -145,9 +145,11 @@ def unplug(instance, network_info) -> None:
             if vif['type'] != model.VIF_TYPE_OVS:
                 # Never plugged: unbound, or its binding failed.
                 continue
-            stack.callback(engine.unplug, vif['devname'])
             stack.callback(os_vif.unplug,
                            os_vif_util.nova_to_osvif_vif(vif), info)
+            # First: os-vif fails when the device goes between its look and
+            # its deletion, as one does whose network namespace just ended.
+            stack.callback(engine.unplug, vif['devname'])
 
 
 def _ovsdb() -> str:

@@ -152,3 +152,34 @@ class WaitTest(unittest.TestCase):
         self.assertEqual([], self.expected())
         self.assertIn('external_ids:ovn-installed=true',
                       self.run.call_args.args)
+
+
+class UnplugTest(unittest.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.devices = {'tapf151f10a-ab'}
+        self.enterContext(mock.patch.object(
+            port.engine, 'unplug', side_effect=self.devices.discard))
+        for name in ('nova_to_osvif_vif', 'nova_to_osvif_instance'):
+            self.enterContext(mock.patch.object(port.os_vif_util, name))
+        self.switch = self.enterContext(mock.patch.object(
+            port.os_vif, 'unplug',
+            side_effect=lambda vif, instance: self.left.append(
+                set(self.devices))))
+        self.left: list[set[str]] = []
+
+    def test_os_vif_meets_no_device_that_may_go_meanwhile(self):
+        port.unplug(None, [vif(V4)])
+        self.assertEqual([set()], self.left)
+
+    def test_the_device_goes_when_the_switch_does_not_answer(self):
+        self.switch.side_effect = OSError('no answer')
+        with self.assertRaisesRegex(OSError, 'no answer'):
+            port.unplug(None, [vif(V4)])
+        self.assertEqual(set(), self.devices)
+
+    def test_port_that_was_never_bound(self):
+        port.unplug(None, [vif(V4, vif_type='binding_failed')])
+        self.assertEqual([], self.left)
+        self.assertEqual({'tapf151f10a-ab'}, self.devices)
