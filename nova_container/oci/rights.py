@@ -16,7 +16,10 @@ All of it is relative to the container's own user namespace, which every
 container has. A capability there is one over the container's own namespaces
 and files, and the kernel refuses whatever concerns the host.
 
-An application and a machine container have what docker and podman give.
+An application and a machine container have what docker and podman give. With
+a limit on what they send they lack ``CAP_NET_RAW``: packet sockets send past
+the queue that holds the limit (packet(7), PACKET_QDISC_BYPASS), and other
+sockets do with a priority of their choice.
 
 *Nesting* adds what a container runtime needs inside: every capability,
 mounting and new namespaces, ``/dev/fuse`` and ``/dev/net/tun``, a writable
@@ -108,6 +111,9 @@ class Rights:
 def of(spec: container.ContainerSpec) -> Rights:
     """The rights of a container."""
     rights = Rights(own_cgroup=spec.kind == container.MACHINE)
+    if spec.limits.network_out is not None:
+        rights = dataclasses.replace(rights, capabilities=tuple(
+            name for name in CAPABILITIES if name != 'CAP_NET_RAW'))
     if spec.nesting or spec.privileged:
         rights = Rights(capabilities=ALL_CAPABILITIES,
                         seccomp=seccomp.NESTING, masked_paths=(),

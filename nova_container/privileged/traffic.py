@@ -17,7 +17,7 @@ is the container's own end. Both are the sending side: packets wait instead of
 being lost, and it is the same for every virtual switch, also for one in user
 space that takes packets before the kernel could police them. The container's
 network namespace is its user namespace's, and taking the bucket away takes
-CAP_NET_ADMIN there, which a container does not have by default.
+CAP_NET_ADMIN there, passing it by CAP_NET_RAW (``oci.rights``).
 
 The bucket is an HTB class of its own (tc-htb(8)): without a parent to borrow
 from, it sends ``average``, and at ``peak`` while its burst lasts.

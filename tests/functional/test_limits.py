@@ -253,6 +253,13 @@ class BandwidthTest(NetworkTestCase):
         self.assertIn('permitted', out)
         self.assertIn('htb', out)
 
+    def test_container_cannot_pass_it_by(self):
+        container_id, _ = self.wired(
+            '/bin/arping', '-c', '1', '-I', 'eth0', '198.18.77.1',
+            limit=limits.Limits(network_out=limits.Bandwidth(1000000)))
+        self.finish(container_id)
+        self.assertIn('not permitted', self.text(container_id))
+
     def test_changed_while_it_runs(self):
         container_id, _ = self.wired(*_TAKE)
         before = self.send(2000000)

@@ -96,6 +96,17 @@ class BuildTest(unittest.TestCase):
         self.assertNotIn('selinuxLabel', config['process'])
         self.assertEqual('f', config['linux']['mountLabel'])
 
+    def test_no_raw_packets_past_a_limit_on_what_is_sent(self):
+        def bounding(**limit):
+            spec = dataclasses.replace(SPEC, limits=limits.Limits(**limit))
+            return runtime_config.build(spec, HOST)['process'][
+                'capabilities']['bounding']
+
+        rate = limits.Bandwidth(1000000)
+        self.assertIn('CAP_NET_RAW', bounding(network_in=rate))
+        self.assertEqual({'CAP_NET_RAW'}, set(bounding()) - set(
+            bounding(network_out=rate)))
+
     def test_devices_are_denied_first(self):
         self.assertEqual({'allow': False, 'access': 'rwm'},
                          self.config['linux']['resources']['devices'][0])
