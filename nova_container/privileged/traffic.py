@@ -40,10 +40,14 @@ _CLASS = 0x10001
 _LARGEST = 65536
 # What a bucket without a given burst holds: a tenth of a second.
 _BURST = 0.1
+# Seconds for which a burst may last at ``average``: the kernel counts them in
+# 32 bits, in units of 64 ns.
+_LONGEST = 274
 
 
 def _parameters(wish: limits.Bandwidth) -> dict[str, int]:
-    burst = wish.burst or max(int(wish.average * _BURST), _LARGEST)
+    burst = min(wish.burst or max(int(wish.average * _BURST), _LARGEST),
+                wish.average * _LONGEST)
     # Without a peak, the bucket of the peak must hold the whole burst.
     peak_burst = _LARGEST if wish.peak else burst
     return {'rate': wish.average, 'ceil': wish.peak or wish.average,

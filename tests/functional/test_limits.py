@@ -238,6 +238,12 @@ class BandwidthTest(NetworkTestCase):
         self.assertGreater(took, 0.7)
         self.assertLess(took, 5)
 
+    def test_burst_beyond_what_the_kernel_counts(self):
+        rate = limits.Bandwidth(100000, peak=2000000, burst=1 << 31)
+        self.wired(*_TAKE, limit=limits.Limits(network_in=rate,
+                                               network_out=rate))
+        self.assertLess(self.send(1000000), 5)
+
     def test_one_direction_leaves_the_other(self):
         self.wired(*_GIVE, limit=limits.Limits(
             network_in=limits.Bandwidth(100000)))
