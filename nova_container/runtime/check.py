@@ -515,10 +515,10 @@ def _network() -> Iterator[Finding]:
              Level.MISSING, 'containers cannot have interfaces; load the '
              'module veth'),
             ('traffic control', 'ip link add nct0 type veth peer name nct1 '
-             '&& tc qdisc add dev nct0 root tbf rate 1mbit burst 32kb '
-             'latency 50ms && tc qdisc add dev nct0 handle ffff: ingress',
+             '&& tc qdisc add dev nct0 root handle 1: htb default 1 '
+             '&& tc class add dev nct0 parent 1: classid 1:1 htb rate 1mbit',
              Level.LACKS, 'network bandwidth cannot be limited; load the '
-             'modules sch_tbf, sch_ingress and act_police')):
+             'module sch_htb')):
         done = subprocess.run(['unshare', '--net', 'sh', '-c', command],
                               capture_output=True, text=True, env=place.ENV,
                               stdin=subprocess.DEVNULL)
