@@ -66,8 +66,7 @@ def interface(vif, index: int) -> network.NetworkInterface:
         versions.add(subnet['version'])
         prefix = ipaddress.ip_network(subnet['cidr']).prefixlen
         addresses += [f'{ip["address"]}/{prefix}' for ip in subnet['ips']]
-        routes += [network.Route(route['cidr'], route['gateway']['address'])
-                   for route in subnet['routes']]
+        routes += [_route(route) for route in subnet['routes']]
         gateway = (subnet['gateway'] or {}).get('address')
         if gateway and index == 0:
             version = ipaddress.ip_address(gateway).version
@@ -88,6 +87,13 @@ def interface(vif, index: int) -> network.NetworkInterface:
         # OVS in user space sends a checksum left to hardware as it is.
         checksum_offload=vif['details'].get(
             model.VIF_DETAILS_OVS_DATAPATH_TYPE) != 'netdev')
+
+
+def _route(route) -> network.Route:
+    gateway = route['gateway']['address']
+    # As DHCP says that it is on the link (RFC 3442).
+    on_link = ipaddress.ip_address(gateway).is_unspecified
+    return network.Route(route['cidr'], None if on_link else gateway)
 
 
 def name_servers(network_info) -> network.Dns:

@@ -61,6 +61,12 @@ class InterfaceTest(unittest.TestCase):
         self.assertEqual((network.Route('10.9.0.0/16', '10.0.0.9'),),
                          found.routes)
 
+    def test_route_on_the_link(self):
+        given = subnet('10.0.0.0/24', '10.0.0.5', None,
+                       [('10.9.0.0/16', '0.0.0.0')])
+        self.assertEqual((network.Route('10.9.0.0/16'),),
+                         port.interface(vif(given), 1).routes)
+
     def test_subnet_without_gateway(self):
         found = port.interface(vif(subnet('10.0.0.0/24', '10.0.0.5')), 0)
         self.assertEqual((network.Route('169.254.169.254/32'),),
