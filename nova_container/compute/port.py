@@ -115,7 +115,10 @@ def name_servers(network_info) -> network.Dns:
     if not servers and any(vif is network_info[0] and subnet['version'] == 4
                            and _by_ovn(vif) for vif, subnet in subnets):
         servers = [_METADATA.partition('/')[0]]
-    return network.Dns(servers=tuple(dict.fromkeys(servers)))
+    return network.Dns(servers=tuple(
+        server for server in dict.fromkeys(servers)
+        # A subnet that is to have none says so with the unspecified address.
+        if not ipaddress.ip_address(server).is_unspecified))
 
 
 def _by_ovn(vif) -> bool:

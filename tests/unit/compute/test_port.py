@@ -107,6 +107,15 @@ class NameServersTest(unittest.TestCase):
         self.assertEqual(('1.1.1.1', 'fd00::9', '2.2.2.2'),
                          self.servers(vif(one), vif(other)))
 
+    def test_subnet_that_is_to_have_none(self):
+        one = subnet('10.0.0.0/24', '10.0.0.5')
+        one['dns'] = [model.IP(address='0.0.0.0')]
+        one['meta'] = {'dhcp_server': '10.0.0.2'}
+        self.assertEqual((), self.servers(vif(one)))
+        other = subnet('fd00::/64', 'fd00::5')
+        other['dns'] = [model.IP(address='fd00::9')]
+        self.assertEqual(('fd00::9',), self.servers(vif(one, other)))
+
     def test_dhcp_agent(self):
         one = subnet('10.0.0.0/24', '10.0.0.5')
         one['meta'] = {'dhcp_server': '10.0.0.2'}
