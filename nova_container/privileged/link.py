@@ -48,7 +48,9 @@ _IFA_F_NODAD = 0x02
 
 # Neutron alone gives addresses; what a router advertises is not for us.
 _SYSCTL = (('net/ipv6/conf/{name}/accept_ra', '0'),
-           ('net/ipv6/conf/{name}/accept_dad', '0'))
+           ('net/ipv6/conf/{name}/accept_dad', '0'),
+           # A kernel started with ipv6.disable_ipv6=1 says 1.
+           ('net/ipv6/conf/{name}/disable_ipv6', '0'))
 
 
 @context.entrypoint

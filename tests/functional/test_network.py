@@ -16,6 +16,7 @@ import subprocess
 import uuid
 
 from nova_container import exception
+from nova_container.privileged import container
 from nova_container.privileged import link
 from nova_container.privileged import namespace
 from nova_container.runtime import engine
@@ -60,6 +61,15 @@ class InterfaceTest(base.RuntimeTestCase):
                      'default via fd09::1'):
             self.assertIn(text, seen)
         self.assertNotIn('tentative', seen)
+
+    def test_ipv6_where_new_interfaces_have_it_disabled(self):
+        pid = container.require_process(self.container_id).pid
+        subprocess.run(
+            ['nsenter', f'--net=/proc/{pid}/ns/net', 'sh', '-c',
+             'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6'],
+            check=True)
+        engine.plug(self.container_id, self.interface())
+        self.assertIn('inet6 fd09::7/64', self.seen())
 
     def test_gateway_outside_the_prefix(self):
         engine.plug(self.container_id, self.interface(
