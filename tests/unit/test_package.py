@@ -15,11 +15,13 @@
 Nova here is the real one, in a copy.
 """
 
+import ast
 import configparser
 import hashlib
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tarfile
@@ -178,6 +180,36 @@ class PackageTest(unittest.TestCase):
 
         self.assertEqual(set(zipfile.ZipFile(self.new).namelist()),
                          set(zipfile.ZipFile(wheel).namelist()))
+
+
+class RequirementsTest(unittest.TestCase):
+
+    def test_what_is_imported_is_required(self):
+        required = {_canonical(re.match(r'[\w.-]+', line)[0])
+                    for line in (wheels.REPOSITORY / 'requirements.txt')
+                    .read_text().splitlines() if line[0] != '#'}
+        providers = importlib.metadata.packages_distributions()
+        for path in (wheels.REPOSITORY / 'nova_container').rglob('*.py'):
+            for module in _imported(path) - sys.stdlib_module_names:
+                with self.subTest(f'{path.name}: {module}'):
+                    self.assertTrue(required & set(map(
+                        _canonical, providers[module])))
+
+
+def _canonical(name: str) -> str:
+    return re.sub('[-_.]+', '-', name).lower()
+
+
+def _imported(path: pathlib.Path) -> set[str]:
+    """The top-level modules that a file imports, but for its own package."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return {name.split('.')[0] for name in names} - {
+        'nova_container', '_typeshed'}
 
 
 class InstalledTest(unittest.TestCase):
