@@ -175,11 +175,13 @@ class UnplugTest(unittest.TestCase):
         super().setUp()
         self.devices = {'tapf151f10a-ab'}
         self.enterContext(mock.patch.object(
-            port.engine, 'unplug', side_effect=self.devices.discard))
+            port.engine, 'unplug', autospec=True,
+            side_effect=self.devices.discard))
         for name in ('nova_to_osvif_vif', 'nova_to_osvif_instance'):
-            self.enterContext(mock.patch.object(port.os_vif_util, name))
+            self.enterContext(mock.patch.object(port.os_vif_util, name,
+                                                autospec=True))
         self.switch = self.enterContext(mock.patch.object(
-            port.os_vif, 'unplug',
+            port.os_vif, 'unplug', autospec=True,
             side_effect=lambda vif, instance: self.left.append(
                 set(self.devices))))
         self.left: list[set[str]] = []
