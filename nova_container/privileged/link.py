@@ -135,13 +135,27 @@ def _index(route: IPRoute, name: str) -> int | None:
     return found[0] if found else None
 
 
+def _at(route: IPRoute, index: int | None) -> typing.Any:
+    """The interface of that number; to read them all takes the longer the
+    more a container has made itself.
+    """
+    if index is None:
+        return None
+    try:
+        return route.link('get', index=index)[0]
+    except NetlinkError as e:
+        if e.code != errno.ENODEV:
+            raise
+        return None
+
+
 def _pair(container_id: str, host_device: str) -> tuple[int, int] | None:
     """Numbers of the host's end and of the container's end."""
     with IPRoute() as route:
-        for found in route.get_links(ifname=host_device):
-            if found.get('ifalias') == _ALIAS + container_id:
-                return found['index'], found.get('link')
-    return None
+        found = _at(route, _index(route, host_device))
+    if found is None or found.get('ifalias') != _ALIAS + container_id:
+        return None
+    return found['index'], found.get('link')
 
 
 def _is_there(outside: int, inside: int) -> bool:
@@ -149,8 +163,8 @@ def _is_there(outside: int, inside: int) -> bool:
     whatever its name is now.
     """
     with IPRoute() as route:
-        return any(found['index'] == inside and found.get('link') == outside
-                   for found in route.get_links())
+        found = _at(route, inside)
+    return found is not None and found.get('link') == outside
 
 
 def _add_pair(container_id: str, wish: network.NetworkInterface,

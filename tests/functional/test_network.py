@@ -13,6 +13,7 @@
 import os
 import pathlib
 import subprocess
+from unittest import mock
 import uuid
 
 from nova_container import exception
@@ -93,6 +94,22 @@ class InterfaceTest(base.RuntimeTestCase):
         before = self.index()
         engine.plug(self.container_id, self.interface())
         self.assertEqual(before, self.index())
+
+    def test_plug_again_looks_at_no_other_interface(self):
+        """Of which a container with its own rights may have thousands."""
+        engine.plug(self.container_id, self.interface())
+        self.enterContext(mock.patch.object(
+            link.IPRoute, 'get_links', self.fail, create=True))
+        engine.plug(self.container_id, self.interface())
+
+    def test_plugged_anew_when_the_container_has_removed_it(self):
+        engine.plug(self.container_id, self.interface())
+        pid = container.require_process(self.container_id).pid
+        subprocess.run(['nsenter', f'--net=/proc/{pid}/ns/net', 'ip', 'link',
+                        'delete', 'eth0'], check=True)
+        self.assertFalse(os.path.exists(f'/sys/class/net/{self.device}'))
+        engine.plug(self.container_id, self.interface())
+        self.assertIn('10.9.8.7/24', self.seen())
 
     def index(self) -> str:
         return pathlib.Path(
