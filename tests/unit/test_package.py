@@ -19,6 +19,7 @@ import ast
 import configparser
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import re
@@ -194,6 +195,22 @@ class RequirementsTest(unittest.TestCase):
                 with self.subTest(f'{path.name}: {module}'):
                     self.assertTrue(required & set(map(
                         _canonical, providers[module])))
+
+    def test_packages_of_a_compute_host(self):
+        """The same ones by bindep, from Debian's packages, with DevStack."""
+        def lines(name):
+            return (wheels.REPOSITORY / name).read_text().splitlines()
+
+        ours = lines('bindep.txt')
+        first = ours.index('# The driver on a compute host') + 1
+        wanted = set(itertools.takewhile(bool, ours[first:]))
+        stanza, = re.findall('(?ms)^Package: nova-compute-container$.*?^$',
+                             '\n'.join(lines('debian/control')))
+        # Every Debian has it.
+        self.assertEqual(set(), wanted - {'util-linux'} - set(
+            re.findall(r'[\w.+-]+', stanza)))
+        self.assertEqual(set(), wanted - {
+            line.split()[0] for line in lines('devstack/files/bindep.txt')})
 
 
 def _canonical(name: str) -> str:
