@@ -45,11 +45,14 @@ def standard(instance, state: str,
         used=found.memory.used // _MIB)
     # The kernel counts the time of a group, not of each processor.
     result.add_cpu(id=0, time=found.cpu)
-    macs = {f'eth{index}': vif['address'] for index, vif
-            in enumerate(instance.get_network_info())}
+    # By number: interfaces that came or went meanwhile have other names than
+    # the order of the ports gives.
+    macs = {stats.peer(vif['devname']): vif['address']
+            for vif in instance.get_network_info()}
+    macs.pop(None, None)
     for nic in found.network:
         result.add_nic(
-            mac_address=macs.get(nic.name),
+            mac_address=macs.get(nic.index),
             rx_octets=nic.rx_bytes, rx_packets=nic.rx_packets,
             rx_errors=nic.rx_errors, rx_drop=nic.rx_dropped,
             tx_octets=nic.tx_bytes, tx_packets=nic.tx_packets,

@@ -19,6 +19,7 @@ privileged helper.
 
 import dataclasses
 import os
+import pathlib
 import re
 import time
 
@@ -69,6 +70,7 @@ class Interface:
     :param name: eth0, ...
     :param rx_bytes: received; likewise packets, errors and drops
     :param tx_bytes: sent; likewise
+    :param index: its number in the container; None if it is down
     """
 
     name: str
@@ -80,6 +82,7 @@ class Interface:
     tx_packets: int
     tx_errors: int
     tx_dropped: int
+    index: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,15 +192,28 @@ def _block_io_v2(path: str) -> BlockIO:
 
 def _network(pid: int) -> tuple[Interface, ...]:
     """From proc(5), /proc/pid/net/dev; the loopback is left out."""
+    with open(f'/proc/{pid}/net/dev_mcast') as lines:
+        indices = {name: int(index) for index, name, *_ in map(
+            str.split, lines)}
     found = []
     with open(f'/proc/{pid}/net/dev') as lines:
         for line in lines:
             name, colon, rest = line.partition(':')
             if colon and name.strip() != 'lo':
                 numbers = [int(word) for word in rest.split()]
-                found.append(Interface(name.strip(), *numbers[:4],
-                                       *numbers[8:12]))
+                card = Interface(name.strip(), *numbers[:4], *numbers[8:12])
+                found.append(dataclasses.replace(
+                    card, index=indices.get(card.name)))
     return tuple(found)
+
+
+def peer(host_device: str) -> int | None:
+    """Number in the container of an interface, by the host's end of it."""
+    path = pathlib.Path('/sys/class/net', host_device, 'iflink')
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return None
 
 
 def _pids(group: str) -> tuple[int, int | None]:

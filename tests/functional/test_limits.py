@@ -339,7 +339,7 @@ class UpdateTest(LimitsTestCase):
 class StatsTest(NetworkTestCase):
 
     def test_numbers_of_a_container_at_work(self):
-        container_id, _ = self.wired(
+        container_id, device = self.wired(
             '/bin/sh', '-c', 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); '
             'done; dd if=/dev/zero of=/srv/x bs=1M count=3 oflag=direct; '
             'sleep 1000 & sleep 1000 & nc -l -p 9000 > /dev/null; '
@@ -361,6 +361,7 @@ class StatsTest(NetworkTestCase):
         self.assertEqual(3, found.pids)
         [eth0] = found.network
         self.assertEqual('eth0', eth0.name)
+        self.assertEqual(stats.peer(device), eth0.index)
         self.assertGreater(eth0.rx_bytes, 1000000)
         self.assertGreater(eth0.tx_packets, 0)
         self.assertEqual(0, found.oom_kills)

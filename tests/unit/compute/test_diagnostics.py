@@ -12,6 +12,7 @@
 
 import types
 import unittest
+from unittest import mock
 
 from nova.network import model
 from nova import objects
@@ -24,7 +25,7 @@ FOUND = stats.Stats(
     memory=stats.Memory(used=64 << 20, cache=1 << 20, swap=0,
                         limit=256 << 20),
     block_io=stats.BlockIO(1, 2, 3, 4),
-    network=(stats.Interface('eth0', 10, 1, 2, 3, 20, 4, 5, 6),),
+    network=(stats.Interface('eth0', 10, 1, 2, 3, 20, 4, 5, 6, 12),),
     pids=3, pids_limit=100, oom_kills=1, disk_used=9000)
 
 
@@ -35,12 +36,28 @@ class StandardTest(unittest.TestCase):
         super().setUpClass()
         objects.register_all()
 
-    def test_units_and_names(self):
-        instance = types.SimpleNamespace(
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(
+            stats, 'peer', {'tap1': 12, 'tap2': 13}.get))
+
+    def standard(self, *ports):
+        return diagnostics.standard(types.SimpleNamespace(
             config_drive='', flavor=types.SimpleNamespace(memory_mb=256),
             get_network_info=lambda: model.NetworkInfo(
-                [model.VIF(address='fa:16:3e:00:00:01')]))
-        found = diagnostics.standard(instance, 'running', FOUND)
+                [model.VIF(address=address, devname=device)
+                 for address, device in ports])), 'running', FOUND)
+
+    def test_ports_that_came_and_went(self):
+        """eth0 is that of the port that was attached last."""
+        found = self.standard(('fa:16:3e:00:00:02', 'tap2'),
+                              ('fa:16:3e:00:00:03', 'tap3'),
+                              ('fa:16:3e:00:00:01', 'tap1'))
+        self.assertEqual(['fa:16:3e:00:00:01'],
+                         [nic.mac_address for nic in found.nic_details])
+
+    def test_units_and_names(self):
+        found = self.standard(('fa:16:3e:00:00:01', 'tap1'))
         self.assertEqual(('running', 12, False),
                          (found.state, found.uptime, found.config_drive))
         self.assertEqual((256, 64), (found.memory_details.maximum,
