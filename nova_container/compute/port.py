@@ -40,6 +40,8 @@ LOG = log.getLogger(__name__)
 
 _DEFAULT_MTU = 1500
 _METADATA = '169.254.169.254/32'
+# The kernel's own metric of a route.
+_METRICS = {'0.0.0.0/0': 0, '::/0': 1024}
 
 
 def _check(vif) -> None:
@@ -66,12 +68,13 @@ def interface(vif, index: int) -> network.NetworkInterface:
         versions.add(subnet['version'])
         prefix = ipaddress.ip_network(subnet['cidr']).prefixlen
         addresses += [f'{ip["address"]}/{prefix}' for ip in subnet['ips']]
-        routes += [_route(route) for route in subnet['routes']]
+        routes += [_route(route['cidr'], route['gateway']['address'], index)
+                   for route in subnet['routes']]
         gateway = (subnet['gateway'] or {}).get('address')
-        if gateway and index == 0:
+        if gateway:
             version = ipaddress.ip_address(gateway).version
-            default.setdefault(version, network.Route(
-                '0.0.0.0/0' if version == 4 else '::/0', gateway))
+            default.setdefault(version, _route(
+                '0.0.0.0/0' if version == 4 else '::/0', gateway, index))
     given = {route.destination for route in routes}
     if index == 0 and 4 in versions and _METADATA not in given:
         # Neutron would say so by DHCP: its metadata proxy answers on the
@@ -89,11 +92,15 @@ def interface(vif, index: int) -> network.NetworkInterface:
             model.VIF_DETAILS_OVS_DATAPATH_TYPE) != 'netdev')
 
 
-def _route(route) -> network.Route:
-    gateway = route['gateway']['address']
-    # As DHCP says that it is on the link (RFC 3442).
-    on_link = ipaddress.ip_address(gateway).is_unspecified
-    return network.Route(route['cidr'], None if on_link else gateway)
+def _route(destination: str, gateway: str, index: int) -> network.Route:
+    address = ipaddress.ip_address(gateway)
+    # A default route holds where the ports before have none.
+    last = index and destination in _METRICS
+    return network.Route(
+        destination,
+        # As DHCP says that it is on the link (RFC 3442).
+        None if address.is_unspecified else gateway,
+        metric=_METRICS[destination] + index if last else 0)
 
 
 def name_servers(network_info) -> network.Dns:

@@ -206,11 +206,12 @@ def _configure(wish: network.NetworkInterface) -> None:
         for item in wish.routes:
             if item.gateway is None:
                 route.route('replace', dst=item.destination, oif=index,
-                            scope='link')
+                            scope='link', priority=item.metric)
                 continue
             # A gateway outside every prefix of ours is still on this link.
             route.route('replace', dst=item.destination,
-                        gateway=item.gateway, oif=index, flags='onlink')
+                        gateway=item.gateway, oif=index, flags='onlink',
+                        priority=item.metric)
 
 
 def _write_sysctl(path: str, value: str) -> None:

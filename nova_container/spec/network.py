@@ -24,10 +24,15 @@ _DEVICE = re.compile(r'^[A-Za-z0-9_.-]{1,15}$')
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """``destination`` (CIDR) through ``gateway``; None: it is on the link."""
+    """``destination`` (CIDR) through ``gateway``; None: it is on the link.
+
+    :param metric: of several to one destination the lowest is taken; 0 is the
+        kernel's own
+    """
 
     destination: str
     gateway: str | None = None
+    metric: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -36,6 +41,10 @@ class Route:
                        else ipaddress.ip_address(self.gateway))
         except ValueError as e:
             raise exception.InvalidSpec(f'route: {e}')
+        if not 0 <= self.metric < 1 << 31:
+            raise exception.InvalidSpec(
+                f'route {self.destination}: metric {self.metric} is not in '
+                '0..2147483647')
         if network.version != gateway.version:
             raise exception.InvalidSpec(
                 f'route {self.destination} via {self.gateway}: '

@@ -84,10 +84,16 @@ class InterfaceTest(base.RuntimeTestCase):
         self.addCleanup(engine.unplug, second)
         engine.plug(self.container_id, self.interface(
             name='eth1', host_device=second, mac='fa:16:3e:00:00:02',
-            addresses=('10.9.9.7/24',), routes=()))
+            addresses=('10.9.9.7/24', 'fd10::7/64'),
+            routes=(network.Route('0.0.0.0/0', '10.9.9.1', 1),
+                    network.Route('::/0', 'fd10::1', 1025))))
         seen = self.seen()
-        self.assertIn('10.9.8.7/24', seen)
-        self.assertIn('10.9.9.7/24', seen)
+        for text in ('10.9.8.7/24', '10.9.9.7/24',
+                     'default via 10.9.8.1 dev eth0',
+                     'default via 10.9.9.1 dev eth1  metric 1 ',
+                     'default via fd09::1 dev eth0  metric 1024',
+                     'default via fd10::1 dev eth1  metric 1025'):
+            self.assertIn(text, seen)
 
     def test_plug_again_changes_nothing(self):
         engine.plug(self.container_id, self.interface())

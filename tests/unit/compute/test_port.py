@@ -55,11 +55,17 @@ class InterfaceTest(unittest.TestCase):
                     network.Route('0.0.0.0/0', '10.0.0.1'),
                     network.Route('::/0', 'fd00::1'))), found)
 
-    def test_only_the_first_interface_has_the_default_route(self):
-        found = port.interface(vif(V4), 1)
+    def test_default_route_of_the_first_interface_goes_first(self):
+        found = port.interface(vif(V4, V6), 1)
         self.assertEqual('eth1', found.name)
-        self.assertEqual((network.Route('10.9.0.0/16', '10.0.0.9'),),
+        self.assertEqual((network.Route('10.9.0.0/16', '10.0.0.9'),
+                          network.Route('0.0.0.0/0', '10.0.0.1', 1),
+                          network.Route('::/0', 'fd00::1', 1025)),
                          found.routes)
+        given = subnet('10.0.0.0/24', '10.0.0.5', None,
+                       [('0.0.0.0/0', '10.0.0.9')])
+        self.assertEqual((network.Route('0.0.0.0/0', '10.0.0.9', 2),),
+                         port.interface(vif(given), 2).routes)
 
     def test_route_on_the_link(self):
         given = subnet('10.0.0.0/24', '10.0.0.5', None,
