@@ -76,10 +76,10 @@ def interface(vif, index: int) -> network.NetworkInterface:
             default.setdefault(version, _route(
                 '0.0.0.0/0' if version == 4 else '::/0', gateway, index))
     given = {route.destination for route in routes}
-    if index == 0 and 4 in versions and _METADATA not in given:
+    if 4 in versions and _METADATA not in given:
         # Neutron would say so by DHCP: its metadata proxy answers on the
         # network itself.
-        routes.append(network.Route(_METADATA))
+        routes.append(network.Route(_METADATA, metric=index))
     return network.NetworkInterface(
         name=f'eth{index}',
         host_device=vif['devname'],
@@ -119,8 +119,8 @@ def name_servers(network_info) -> network.Dns:
     servers = servers or [
         server for _, subnet in subnets
         if (server := subnet.get_meta('dhcp_server'))]
-    if not servers and any(vif is network_info[0] and subnet['version'] == 4
-                           and _by_ovn(vif) for vif, subnet in subnets):
+    if not servers and any(subnet['version'] == 4 and _by_ovn(vif)
+                           for vif, subnet in subnets):
         servers = [_METADATA.partition('/')[0]]
     return network.Dns(servers=tuple(
         server for server in dict.fromkeys(servers)
