@@ -12,7 +12,7 @@
 
 """What Heat loads: it imports every module of this directory."""
 
-from heat_plugin import container
+from heat_plugin.container import resource
 from heat_plugin import stack
 
 
@@ -20,5 +20,5 @@ def resource_mapping():
     """The resource types and their classes."""
     return {
         'NovaContainer::Compose': stack.Compose,
-        'NovaContainer::Container': container.Container,
+        'NovaContainer::Container': resource.Container,
     }
