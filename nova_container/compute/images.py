@@ -16,6 +16,7 @@ import time
 
 import cryptography.exceptions
 from cursive import exception as cursive_exception
+from nova.compute import vm_states
 import nova.conf
 from nova import exception as nova_exception
 from nova.image import glance
@@ -33,6 +34,7 @@ from nova_container.oci import digest
 from nova_container.oci import image_config
 from nova_container.runtime import engine
 from nova_container.runtime import state
+from nova_container.runtime import stats
 
 CONF = nova.conf.CONF
 
@@ -83,7 +85,6 @@ class Images:
                 'it has neither an image nor a volume to boot from')
         _check_format(image_id, image_meta.container_format,
                       image_meta.disk_format)
-        root_gb = instance.flavor.root_gb
 
         def owner():
             if 'owner' in image_meta and image_meta.owner:
@@ -100,7 +101,8 @@ class Images:
 
         return self.store.ensure(
             image_id, fetch, size=_size(image_meta),
-            max_bytes=(root_gb << 30) or None,
+            max_bytes=_limit(
+                instance, instance.vm_state == vm_states.SHELVED_OFFLOADED),
             source=layer_images.LayerImages(context, owner),
             trust=None if moved else _trust(instance.trusted_certs))
 
@@ -140,6 +142,21 @@ class Images:
         """The record of what a server is made of."""
         return (self.store.record(_own(instance.uuid))
                 or self.store.record(_source(instance)))
+
+    def require_shelvable(self, instance) -> None:
+        """Refuse to make an image that no host takes at unshelve.
+
+        :raises ImageTooBig: it would be
+        """
+        limit, known = _limit(instance, True), self.of(instance)
+        written = stats.disk_used(instance.uuid)
+        if (limit is not None and known is not None and written is not None
+                and known.size + written > limit):
+            raise exception.ImageTooBig(
+                f'container {instance.uuid}: its image of {known.size} bytes '
+                f'and the {written} that it has written are more than the '
+                f'{limit} of which a host could unshelve it; delete files in '
+                'it, or boot an image of it with a larger flavor')
 
     def adopt(self, instance, raw_config: bytes) -> store.Image | None:
         """Remember what a server is made of, if all its layers are here."""
@@ -252,6 +269,15 @@ def _source(instance) -> str:
     a volume.
     """
     return instance.image_ref or _own(instance.uuid)
+
+
+def _limit(instance, shelved: bool) -> int | None:
+    """Bytes that the image of a server may use on disk; None for any.
+
+    :param shelved: it is made of the server: of its image and of all that it
+        has written, each of which may fill the flavor's root disk
+    """
+    return (instance.flavor.root_gb << 30) * (2 if shelved else 1) or None
 
 
 def _check_format(image_id: str, container_format: str,

@@ -66,6 +66,7 @@ def take(images: images_.Images, context, instance, image_id: str,
     :param form: THIN, or ARCHIVE for one that needs no other image
     :raises ContainerNotFound: the container is gone
     :raises StateConflict: what its image was is not known on this host
+    :raises ImageTooBig: the server could not be unshelved from it
     """
     try:
         if changes.asked(images, context, instance, image_id):
@@ -86,6 +87,8 @@ def _take(images, context, instance, image_id, update_task_state, kind):
         raise exception.StateConflict(
             f'container {instance.uuid}: this host does not know image '
             f'{instance.image_ref} any more; rebuild the server')
+    if instance.task_state == task_states.SHELVING:
+        images.require_shelvable(instance)
     update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
     with contextlib.ExitStack() as files, contextlib.ExitStack() as undo:
         file = files.enter_context(

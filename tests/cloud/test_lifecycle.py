@@ -12,6 +12,8 @@
 
 """What else a user may do to a server that is there."""
 
+import gzip
+
 from openstack import exceptions
 from openstack import utils
 
@@ -186,6 +188,30 @@ class LifecycleTest(LifecycleTestCase):
         self.assertEqual([], [
             image.name for image in self.user.image.images()
             if image.name == f'{server.name}-shelved'])
+
+    def test_image_and_what_is_written_fill_the_disk_each(self):
+        filler = archives.tar(archives.entry('filler', bytes(700 << 20)))
+        image = self.upload(gzip.compress(base.busybox_archive(filler), 1))
+        server = self.active(self.boot(image, metadata={
+            'container:stop_signal': 'SIGKILL'}))
+        layers = set(test_snapshot.layer_images(self.user))
+        self.addCleanup(lambda: [
+            self.user.image.delete_image(image)
+            for image in set(test_snapshot.layer_images(self.user)) - layers])
+        write = 'dd if=/dev/zero of=/srv/{} bs=1M count={} 2>&1'
+        self.inside(server, write.format('first', 600))
+        self.act(server, 'shelve', 'SHELVED_OFFLOADED')
+        self.act(server, 'unshelve', 'ACTIVE')
+        self.assertEqual('629145600', self.inside(
+            server, 'stat -c %s /srv/first'))
+        # No host would take that back.
+        self.inside(server, write.format('second', 900))
+        self.user.compute.shelve_server(server)
+        self.assertNotIn('SHELVED', self.settled(server))
+        self.user.compute.reboot_server(server, 'HARD')
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertEqual('943718400', self.inside(
+            server, 'stat -c %s /srv/second'))
 
 
 class SoftDeleteTest(LifecycleTestCase):

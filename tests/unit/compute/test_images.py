@@ -10,12 +10,16 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+from unittest import mock
 
+from nova.compute import vm_states
 import nova.conf
 from nova.objects import trusted_certs as nova_certs
 from oslo_config import fixture
+import testtools
 
 from nova_container.compute import images
+from nova_container import exception
 from nova_container.image import trust
 from tests.unit import base
 
@@ -52,3 +56,42 @@ class TrustTest(base.TestCase):
     def test_no_certificate_at_all(self):
         self.check([], verify_glance_signatures=True,
                    enable_certificate_validation=True)
+
+
+class ShelvedTest(base.TestCase):
+    """The image and what is written may fill the flavor's disk each."""
+
+    def setUp(self):
+        super().setUp()
+        self.images = images.Images(mock.MagicMock())
+        self.instance = mock.MagicMock(
+            uuid='u', image_ref='i', vm_state=vm_states.ACTIVE)
+        self.instance.flavor.root_gb = 1
+
+    def limit(self):
+        meta = mock.MagicMock(
+            container_format='docker', disk_format='raw', size=None)
+        self.images.ensure(None, self.instance, meta)
+        return self.images.store.ensure.call_args.kwargs['max_bytes']
+
+    def test_what_a_host_takes(self):
+        self.assertEqual(1 << 30, self.limit())
+        self.instance.vm_state = vm_states.SHELVED_OFFLOADED
+        self.assertEqual(2 << 30, self.limit())
+        self.instance.flavor.root_gb = 0
+        self.assertIsNone(self.limit())
+
+    def shelve(self, image: int, written: int | None):
+        self.images.store.get.return_value.size = image
+        with mock.patch.object(images.stats, 'disk_used', autospec=True,
+                               return_value=written):
+            self.images.require_shelvable(self.instance)
+
+    def test_what_is_shelved(self):
+        self.shelve(1 << 30, 1 << 30)
+        self.shelve(3 << 30, None)
+        with testtools.ExpectedException(exception.ImageTooBig,
+                                         '.*larger flavor'):
+            self.shelve(1 << 30, (1 << 30) + 1)
+        self.instance.flavor.root_gb = 0
+        self.shelve(3 << 30, 1 << 30)
