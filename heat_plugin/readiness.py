@@ -117,7 +117,7 @@ def conditions(wanted: Wanted, seen: Observation) -> list[dict[str, ty.Any]]:
          'running' if wanted.exit_code is None else 'exited')]
     if wanted.exit_code is not None:
         found.append(('exit_code', seen.exit_code, wanted.exit_code))
-    if seen.health is not None:
+    if seen.health is not None and wanted.healthy is not False:
         found.append(('health', seen.health, ['healthy', 'starting']))
     return [{'attr': name, 'current': current, 'expected': expected}
             for name, current, expected in found]

@@ -124,6 +124,10 @@ class ConditionsTest(base.TestCase):
             seen, wanted = self.conditions(health=health)['health']
             self.assertEqual(health != 'unhealthy', seen in wanted)
 
+    def test_health_is_nothing_to_who_asks_that_it_runs(self):
+        self.assertEqual({'state': ('running', 'running')},
+                         self.conditions('running', health='unhealthy'))
+
     def test_a_job_has_to_have_ended_as_wanted(self):
         self.assertEqual(
             {'state': ('exited', 'exited'), 'exit_code': (1, 0)},
