@@ -30,10 +30,12 @@ class Unfinished:
 
     :param names: properties that they changed
     :param volumes: that they may have attached
+    :param metadata: keys that they may have set
     """
 
     names: frozenset[str] = frozenset()
     volumes: tuple[mount.Mount, ...] = ()
+    metadata: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, container: resource.Resource) -> ty.Self:
@@ -41,11 +43,13 @@ class Unfinished:
         kept = json.loads(container.data().get(KEY, '{}'))
         return cls(frozenset(kept.get('names', ())),
                    tuple(mount.Mount(*fields)
-                         for fields in kept.get('volumes', ())))
+                         for fields in kept.get('volumes', ())),
+                   frozenset(kept.get('metadata', ())))
 
     def keep(self, container: resource.Resource) -> None:
         """Keep it in a container's data until all has succeeded."""
         container.data_set(KEY, json.dumps({
             'names': sorted(self.names),
             'volumes': [dataclasses.astuple(volume)
-                        for volume in dict.fromkeys(self.volumes)]}))
+                        for volume in dict.fromkeys(self.volumes)],
+            'metadata': sorted(self.metadata)}))

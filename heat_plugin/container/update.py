@@ -59,7 +59,10 @@ class Updatable(network.Networked):
         changed = earlier.names | frozenset(prop_diff)
         mounted = [*mount.mounts(self.properties), *earlier.volumes]
         volumes = mount.mounts(after)
-        unfinished.Unfinished(changed, (*mounted, *volumes)).keep(self)
+        known = earlier.metadata | self._metadata(self.properties).keys()
+        unfinished.Unfinished(
+            changed, (*mounted, *volumes),
+            known | self._metadata(after).keys()).keep(self)
 
         server = self.client_plugin().get_server(self.resource_id)
         steps = [self._detachment(volume) for volume in mounted
@@ -74,7 +77,8 @@ class Updatable(network.Networked):
         if changed & self.REBUILDING:
             steps.append(self._rebuilding(after))
         elif changed & {self.METADATA, self.VOLUMES}:
-            steps.append(step.Step(lambda: self._update_metadata(after)))
+            steps.append(step.Step(
+                lambda: self._update_metadata(known, after)))
         if self.VOLUMES in changed:
             steps += [self._attachment(volume) for volume in volumes]
         steps.append(step.Step(lambda: self._start_again(after)))
@@ -194,10 +198,12 @@ class Updatable(network.Networked):
             lambda: plugin.check_detach_volume_complete(self.resource_id,
                                                         mounted.volume))
 
-    def _update_metadata(self, after) -> bool:
-        servers = self.client().servers
-        before, wanted = self._metadata(self.properties), self._metadata(after)
-        gone = sorted(before.keys() - wanted.keys())
+    def _update_metadata(self, known: frozenset[str], after) -> bool:
+        server = self._fetch()
+        if server is None:
+            return False
+        servers, wanted = self.client().servers, self._metadata(after)
+        gone = sorted((known & server.metadata.keys()) - wanted.keys())
         if gone:
             servers.delete_meta(self.resource_id, gone)
         if wanted:

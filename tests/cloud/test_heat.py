@@ -202,6 +202,16 @@ class ContainerTest(stacks.StackTestCase):
             assert_same(stack)
             self.assertEqual(known, addresses())
 
+        with self.subTest('metadata of an update that failed goes'):
+            stack = self.update_in_vain(stack, template(
+                'good', second, name='other', metadata={'tier': 'web'},
+                wait_for='healthy'))
+            self.assertIn('no health check', self.reason(stack, 'web'))
+            stack = self.update(stack, template('good', second, name='other'))
+            assert_same(stack)
+            self.assertNotIn('tier', self.user.compute.get_server(
+                made['web']).metadata)
+
         with self.subTest('a replacement is rolled back'):
             stack = self.roll_back(stack, template(
                 'bad', second, name='other',
