@@ -25,7 +25,6 @@ A scalar is taken as it is written, so ``0755`` stays ``0755`` and ``on`` stays
 """
 
 import base64
-import binascii
 import collections.abc
 import json
 
@@ -44,12 +43,14 @@ def text(user_data: str | None) -> bytes:
     """What a user has given, from what Nova has of it.
 
     :param user_data: Base64, as of nova.objects.Instance
+    :raises InvalidSpec: it is not Base64
     """
     try:
         return base64.b64decode(user_data or '')
-    except binascii.Error:
-        # Checked by the API.
-        return b''
+    except ValueError:
+        # The API passes over what is not ASCII, and nobody can read it then.
+        raise exception.InvalidSpec(
+            'user data is not Base64; encode it, as base64(1) does')
 
 
 def words(user_data: str | None) -> dict[str, str]:
@@ -67,6 +68,10 @@ def words(user_data: str | None) -> dict[str, str]:
         root = yaml.compose(said, yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise exception.InvalidSpec(f'user data: {_one_line(e)}')
+    except (ValueError, OverflowError):
+        # PyYAML lets through what Python says of them.
+        raise exception.InvalidSpec(
+            'user data: the number in a directive or an escape is too large')
     if root is None or isinstance(root, yaml.ScalarNode) and not root.value:
         return {}
     found: dict[str, str] = {}
@@ -78,7 +83,7 @@ def words(user_data: str | None) -> dict[str, str]:
             found[PREFIX + word] = json.dumps(
                 [_scalar(item) for item in value.value])
         else:
-            found[PREFIX + word] = value.value
+            found[PREFIX + word] = _scalar(value)
     return found
 
 
@@ -129,4 +134,8 @@ def _pairs(node: yaml.Node) -> collections.abc.Iterator[
 def _scalar(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise _wrong(node, 'a single value is expected; put quotes around it')
+    try:
+        node.value.encode()
+    except UnicodeEncodeError:
+        raise _wrong(node, 'half of a surrogate pair is no character')
     return node.value

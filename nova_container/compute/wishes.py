@@ -91,11 +91,16 @@ def _words(key: str, value: str) -> tuple[str, ...]:
     if text.startswith('['):
         try:
             words = json.loads(text)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise exception.InvalidSpec(f'{key}: not a JSON list: {e}')
         if not all(isinstance(word, str) for word in words):
             raise exception.InvalidSpec(f'{key}: a JSON list of strings is '
                                         'expected')
+        try:
+            ''.join(words).encode()
+        except UnicodeEncodeError:
+            raise exception.InvalidSpec(
+                f'{key}: half of a surrogate pair is no character')
         return tuple(words)
     try:
         return tuple(shlex.split(text))

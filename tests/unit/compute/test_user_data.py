@@ -77,6 +77,18 @@ class UserDataTest(unittest.TestCase):
                                         f'line {line}', msg=text[:40]):
                 self.words(text)
 
+    def test_what_is_no_base64_is_refused(self):
+        with self.assertRaisesRegex(exception.InvalidSpec, 'Base64'):
+            user_data.words('\u00fc')
+
+    def test_numbers_and_characters_that_there_are_not(self):
+        for text in ('%YAML 1.' + '1' * 5000 + '\n---\na: b',
+                     r'user: "\UFFFFFFFF"', r'user: "\U00110000"',
+                     r'user: "\ud800"', r'env: {A: ["\ud800"]}',
+                     r'command: ["\ud800"]', r'env: {"\ud800": a}'):
+            with self.assertRaises(exception.InvalidSpec, msg=text[:40]):
+                self.words(text)
+
     def test_unknown_word_lists_the_right_ones(self):
         with self.assertRaises(exception.InvalidSpec) as caught:
             wishes.parse(self.words('comand: x'))

@@ -67,7 +67,8 @@ class WishesTest(unittest.TestCase):
             'container:exit_reason': 'exited with code 0'}))
 
     def test_bad_commands(self):
-        for text in ('"open', '[1]', '["a"', '[{}]'):
+        for text in ('"open', '[1]', '["a"', '[{}]', '[' * 40000,
+                     r'["\ud800"]'):
             with self.assertRaisesRegex(exception.InvalidSpec,
                                         'container:command'):
                 wishes.parse({'container:command': text})
