@@ -13,6 +13,8 @@
 """A Nova instance, its flavor and its image as a ContainerSpec."""
 
 import dataclasses
+import re
+import unicodedata
 
 from nova_container.compute import config_drive
 from nova_container.compute import flavor
@@ -27,6 +29,24 @@ from nova_container.spec import file
 from nova_container.spec import restart
 
 _NO_VOLUMES = volumes_.Connected()
+
+# Bytes of a host name (sethostname(2), HOST_NAME_MAX).
+_HOSTNAME_MAX = 64
+
+
+def _hostname(instance) -> str:
+    """Nova's, as far as the kernel and /etc/hosts take it.
+
+    Nova has letters of Latin 1 and, where the user has said a domain, more
+    than the kernel takes; of that the first label is left, as of systemd.
+    """
+    letters = unicodedata.normalize('NFKD', instance.hostname or '')
+    name = re.sub('[^A-Za-z0-9.-]', '-', letters.encode(
+        'ascii', 'ignore').decode()).strip('.-')
+    if len(name) > _HOSTNAME_MAX:
+        name, _, _ = name.partition('.')
+    return (name[:_HOSTNAME_MAX].strip('.-')
+            or f'container-{instance.uuid}')
 
 
 def build(instance, image: store.Image, network_info, pids_limit: int,
@@ -57,7 +77,7 @@ def build(instance, image: store.Image, network_info, pids_limit: int,
 
     return container.ContainerSpec(
         id=instance.uuid,
-        hostname=instance.hostname or f'container-{instance.uuid}',
+        hostname=_hostname(instance),
         process=process.process(words, image, kind_),
         layers=tuple(str(layer) for layer in image.layers),
         limits=flavor.resources(instance.flavor, pids_limit,
