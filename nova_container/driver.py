@@ -506,7 +506,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             self._get_allocation_ratios(current),
             self._get_reserved_host_disk_gb_from_config()
             + self._images.disk_gb()))
-        provider_tree.add_traits(nodename, *inventory.traits())
+        for trait, there in inventory.traits().items():
+            change = (provider_tree.add_traits if there
+                      else provider_tree.remove_traits)
+            change(nodename, trait)
 
     def get_host_cpu_stats(self):
         return inventory.cpu_times()

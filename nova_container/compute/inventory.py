@@ -35,6 +35,17 @@ _GIB = 1 << 30
 _NS_PER_S = 10 ** 9
 
 
+# What os-traits calls other than the kernel does.
+_FLAGS = {
+    'aes': 'AESNI', 'bmi1': 'BMI', 'fma': 'FMA3', 'pclmulqdq': 'CLMUL',
+    'pni': 'SSE3', 'sha_ni': 'SHA', 'sse4_1': 'SSE41', 'sse4_2': 'SSE42',
+    'amx_bf16': 'AMXBF16', 'amx_int8': 'AMXINT8', 'amx_tile': 'AMXTILE',
+    'avx512_bitalg': 'AVX512BITALG', 'avx512_vbmi2': 'AVX512VBMI2',
+    'avx512_vnni': 'AVX512VNNI', 'avx512_vpopcntdq': 'AVX512VPOPCNTDQ',
+    'gfni': 'AVX512GFNI', 'vaes': 'AVX512VAES',
+    'vpclmulqdq': 'AVX512VPCLMULQDQ',
+}
+
 # What images call it (img_hv_type).
 HYPERVISOR = fields.HVType.DOCKER
 
@@ -121,11 +132,16 @@ def inventory(ratios: dict[str, float],
     return {name: entry for name, entry in found.items() if entry['total']}
 
 
-def traits() -> set[str]:
-    """Traits beyond those that Nova derives from the capabilities."""
+def traits() -> dict[str, bool]:
+    """Traits beyond those that Nova derives from the capabilities, and
+    whether the host has each.
+    """
     names = {f'HW_ARCH_{architecture().upper()}'}
-    names.update(f'HW_CPU_X86_{flag.upper()}' for flag in _flags())
-    return names & set(os_traits.get_traits())
+    names.update(f'HW_CPU_X86_{_FLAGS.get(flag, flag).upper()}'
+                 for flag in _flags())
+    # By this Nova's scheduler decides about hw:cpu_thread_policy.
+    return {os_traits.HW_CPU_HYPERTHREADING: numa.has_threads(),
+            **dict.fromkeys(names & set(os_traits.get_traits()), True)}
 
 
 @functools.cache

@@ -130,6 +130,11 @@ def _siblings(cpus: set[int]) -> list[set[int]]:
     return [set(core) for core in sorted(cores, key=min)]
 
 
+def has_threads() -> bool:
+    """Whether a core has more than one processor."""
+    return any(len(core) > 1 for core in _siblings(online()))
+
+
 def place(instance) -> Place:
     """Where a server runs.
 
