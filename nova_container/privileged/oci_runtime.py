@@ -49,7 +49,11 @@ _PROCESS_ERRORS = tuple(re.compile(pattern) for pattern in (
     r'chdir to cwd \("[^"]*"\)[^:]*: .*',
     r'exec format error',
     r'mkdir [^:]*: (not a directory|file exists)',
+    r'[Ff]ile name too long',
 ))
+
+# Characters of each end of the runtime's words: what it is about, and why.
+_END = 60
 
 
 @functools.cache
@@ -109,9 +113,11 @@ def failure(container_id: str, words: str,
     """The error for a process that could not be created or started."""
     if any(pattern.search(words) for pattern in _PROCESS_ERRORS):
         _, _, short = words.rpartition('container process: ')
+        if len(short) > 2 * _END:
+            short = f'{short[:_END]}...{short[-_END:]}'
         return exception.ProcessInvalid(
-            f'cannot start the process: {short or words}; correct the image '
-            'or the server properties container:*')
+            f'cannot start the process: {short}; correct the image or the '
+            'server properties container:*')
     return exception.RuntimeFailed(
         f'container {container_id}: {os.path.basename(runtime())} {verb} '
         f'failed: {words}')

@@ -169,6 +169,12 @@ class TenantsMistakesTest(base.RuntimeTestCase):
     def test_command_is_not_executable(self):
         self.assertIn('passwd', self.refused('/etc/passwd'))
 
+    def test_name_that_is_too_long(self):
+        for message in (self.refused('/bin/' + 'x' * 300),
+                        self.refused('/bin/id', cwd='/' + '\u00e9' * 200)):
+            self.assertRegex(message, '[Ff]ile name too long')
+            self.assertLess(len(message), 210)
+
     def test_unknown_user(self):
         self.assertIn("'nobody-here'",
                       self.refused('/bin/id', user='nobody-here'))
