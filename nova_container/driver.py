@@ -305,7 +305,9 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             engine.unrescue(instance.uuid)
         image = self._images.of(instance)
         if image is not None:
-            spec = self._intent(instance, image, network_info, attachments)
+            # It keeps its config drive, for which others would be asked.
+            spec = self._intent(instance, image, network_info, attachments,
+                                drive=())
             # Nova takes a larger flavor back if the resize to it fails.
             engine.define(dataclasses.replace(
                 spec, disk=spec.disk.at_least(engine.disks(instance.uuid))))

@@ -98,7 +98,7 @@ class MovingTest(base.RuntimeTestCase):
         except KeyError:
             raise nova_exception.InstanceNotFound(instance_id=uuid)
 
-    def boot(self, flavor=None):
+    def boot(self, flavor=None, config_drive=''):
         image = self.add_image(archives.docker_archive(base.busybox_layer()))
         server = objects.Instance(
             id=1, uuid=str(uuid.uuid4()), project_id='p', host=_HOST,
@@ -106,7 +106,7 @@ class MovingTest(base.RuntimeTestCase):
             image_ref=image.id, flavor=flavor or self.flavor(),
             metadata={'container:command': 'sleep 1000000'},
             system_metadata={}, user_data=None, key_data=None,
-            numa_topology=None, trusted_certs=None, config_drive='',
+            numa_topology=None, trusted_certs=None, config_drive=config_drive,
             info_cache=objects.InstanceInfoCache(
                 network_info=model.NetworkInfo([])))
         server.save = mock.Mock()
@@ -157,6 +157,17 @@ class MovingTest(base.RuntimeTestCase):
         self.arrive(server)
         self.assertEqual('new\n', self.sh(server, 'cat /srv/which'))
         self.assertEqual([], self.spooled())
+
+    def test_config_drive_stays_and_asks_nobody_at_a_reboot(self):
+        drive = self.enterContext(mock.patch(
+            'nova.api.metadata.base.InstanceMetadata', autospec=True))
+        drive.return_value.metadata_for_config_drive.return_value = [
+            ('openstack/latest/meta_data.json', 'first')]
+        server = self.boot(config_drive='True')
+        drive.side_effect = nova_exception.NovaException('Neutron is away')
+        self.reboot(server)
+        self.assertEqual('first', self.sh(
+            server, 'cat /config-drive/openstack/latest/meta_data.json'))
 
     def test_service_ended_between_leaving_and_arriving(self):
         server = self.boot()
