@@ -22,6 +22,7 @@ import base64
 from nova.api.metadata import base as instance_metadata
 from nova.virt import configdrive
 
+from nova_container.compute import user_data
 from nova_container.spec import file
 
 
@@ -43,9 +44,12 @@ def files(instance, network_info, injected=(),
 
     :param instance: nova.objects.Instance
     :param injected: pairs of path and content
+    :raises InvalidSpec: its user data is not Base64
     """
     if not configdrive.required_by(instance):
         return ()
+    # Nova itself would not say what is wrong.
+    user_data.text(instance.user_data)
     more = {'admin_pass': admin_password} if admin_password else {}
     metadata = instance_metadata.InstanceMetadata(
         instance, content=injected, extra_md=more, network_info=network_info)
