@@ -26,6 +26,7 @@ A scalar is taken as it is written, so ``0755`` stays ``0755`` and ``on`` stays
 
 import base64
 import collections.abc
+import functools
 import json
 
 import yaml
@@ -53,7 +54,10 @@ def text(user_data: str | None) -> bytes:
             'user data is not Base64; encode it, as base64(1) does')
 
 
-def words(user_data: str | None) -> dict[str, str]:
+# For each of a server's volumes they are asked for again, and what a tenant
+# can write takes a second to read.
+@functools.lru_cache(maxsize=16)
+def words(user_data: str | None) -> collections.abc.Mapping[str, str]:
     """The words of user data for the driver, as server metadata has them.
 
     :param user_data: Base64, as of nova.objects.Instance

@@ -12,9 +12,11 @@
 
 import base64
 import unittest
+from unittest import mock
 
 import hypothesis
 from hypothesis import strategies
+import yaml
 
 from nova_container.compute import user_data
 from nova_container.compute import wishes
@@ -88,6 +90,14 @@ class UserDataTest(unittest.TestCase):
                      r'command: ["\ud800"]', r'env: {"\ud800": a}'):
             with self.assertRaises(exception.InvalidSpec, msg=text[:40]):
                 self.words(text)
+
+    def test_what_is_asked_for_again_is_not_read_again(self):
+        with mock.patch.object(yaml, 'parse', autospec=True,
+                               side_effect=yaml.parse) as parse:
+            for _ in range(3):
+                self.assertEqual({'container:user': 'again'},
+                                 self.words('user: again'))
+        self.assertEqual(1, parse.call_count)
 
     def test_unknown_word_lists_the_right_ones(self):
         with self.assertRaises(exception.InvalidSpec) as caught:
