@@ -62,10 +62,19 @@ _UNDER_WAY = ('accepted', 'pre-migrating', 'migrating', 'post-migrating',
 
 _MOVABLE = (vm_states.ACTIVE, vm_states.STOPPED)
 
+# What is left on the host.
+_BEGINS, _NONE = 'begins', 'no server is left'
+_TO_MOVE = 'servers to move: '
+_TO_CONFIRM = 'moves that users have to confirm: '
+_STAY = 'servers that stay: '
+
 # Characters of Nova's column, and what of them is for the reason before.
 _REASON, _BEFORE = 255, 100
+# An operator who disables a service can give a reason that begins like ours,
+# and does not mean the servers to go.
 _PATTERN = re.compile(
-    r'maintenance mode: (?P<text>.*?)'
+    fr'maintenance mode: (?P<text>(?:{_BEGINS}|{_NONE}|{_TO_MOVE}\d'
+    fr'|{_TO_CONFIRM}\d|{_STAY}\d).*?)'
     r'(?: \[was disabled(?:: (?P<before>.*))?(?P<was>\]))?', re.DOTALL)
 
 
@@ -108,7 +117,7 @@ class Reason:
         if before is None:
             before = cls('', (service.disabled_reason or '')
                          if service.disabled else None)
-        return dataclasses.replace(before, text='begins')
+        return dataclasses.replace(before, text=_BEGINS)
 
 
 class Maintenance:
@@ -291,14 +300,13 @@ class Maintenance:
               staying: list[str]) -> None:
         words = []
         if moving:
-            words.append(f'servers to move: {moving}')
+            words.append(f'{_TO_MOVE}{moving}')
         if others:
-            words.append(f'moves that users have to confirm: {others}')
+            words.append(f'{_TO_CONFIRM}{others}')
         if staying:
-            words.append(f'servers that stay: {len(staying)}: '
-                         + ', '.join(staying))
+            words.append(f'{_STAY}{len(staying)}: ' + ', '.join(staying))
         text = str(dataclasses.replace(
-            reason, text='; '.join(words) or 'no server is left'))
+            reason, text='; '.join(words) or _NONE))
         if service.disabled_reason != text:
             LOG.info('This host is in %s', text)
             service.disabled_reason = text

@@ -31,7 +31,8 @@ class ReasonTest(unittest.TestCase):
                 (True, 'a\nb', 'a\nb'), (True, 255 * 'x', 100 * 'x')):
             now = service(disabled, reason)
             self.assertIsNone(maintenance.Reason.of(now))
-            for text in ('begins', '', 'one', 300 * 'y'):
+            for text in ('begins', 'no server is left', 'servers to move: 2',
+                         'servers that stay: 1: ' + 300 * 'y'):
                 found = dataclasses.replace(maintenance.Reason.begin(now),
                                             text=text)
                 self.assertLessEqual(len(str(found)), 255)
@@ -41,4 +42,5 @@ class ReasonTest(unittest.TestCase):
     def test_somebody_else_decides(self):
         reason = str(maintenance.Reason('no server is left'))
         self.assertIsNone(maintenance.Reason.of(service(False, reason)))
-        self.assertIsNone(maintenance.Reason.of(service(True, 'fan')))
+        for theirs in ('fan', 'maintenance mode: fan'):
+            self.assertIsNone(maintenance.Reason.of(service(True, theirs)))
