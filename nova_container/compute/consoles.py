@@ -12,7 +12,7 @@
 
 """Nova's consoles: which address and port its proxies are to connect to."""
 
-import contextlib
+import errno
 import socket
 import threading
 
@@ -29,16 +29,24 @@ CONF = cfg.CONF
 LOG = log.getLogger(__name__)
 
 
-def _listener(host: str) -> socket.socket:
+def _listener(host: str, kind: str) -> socket.socket:
     """A socket at the first free port of [serial_console] port_range.
 
+    :param kind: of console, by Nova's name
     :raises SocketPortRangeExhaustedException: there is none
+    :raises ConsoleTypeUnavailable: the address is none of this host
     """
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     first, end = map(int, CONF.serial_console.port_range.split(':'))
     for port in range(first, end):
-        with contextlib.suppress(OSError):
+        try:
             return socket.create_server((host, port), family=family)
+        except OSError as e:
+            if e.errno not in (errno.EADDRINUSE, errno.EACCES):
+                LOG.error('No %s consoles: %s; give an address of this host '
+                          'as [serial_console] proxyclient_address and [vnc] '
+                          'server_proxyclient_address', kind, e)
+                raise nova_exception.ConsoleTypeUnavailable(console_type=kind)
     raise nova_exception.SocketPortRangeExhaustedException(host=host)
 
 
@@ -65,9 +73,10 @@ class Consoles:
         """What Nova's proxy needs to know, with the console ready for it.
 
         :raises InstanceNotReady: it does not run
+        :raises ConsoleTypeUnavailable: the host has not the address for it
         """
         host = CONF.serial_console.proxyclient_address
-        server, port = self._serving(host)
+        server, port = self._serving(host, 'serial')
         _offer(server, instance)
         return console_type.ConsoleSerial(
             host=host, port=port,
@@ -77,7 +86,8 @@ class Consoles:
         """The same console, for viewers of the remote framebuffer protocol.
 
         :raises InstanceNotReady: it does not run
-        :raises ConsoleTypeUnavailable: the host has no font for it
+        :raises ConsoleTypeUnavailable: the host has not the font or the
+            address for it
         """
         host = CONF.vnc.server_proxyclient_address
         try:
@@ -85,18 +95,19 @@ class Consoles:
         except exception.HostUnsupported as e:
             LOG.error('No graphical consoles: %s', e)
             raise nova_exception.ConsoleTypeUnavailable(console_type='vnc')
-        server, port = self._serving(host)
+        server, port = self._serving(host, 'vnc')
         _offer(server, instance)
         return console_type.ConsoleVNC(
             host=host, port=port,
             internal_access_path=server.path(instance.uuid, font))
 
-    def _serving(self, host: str) -> tuple[console_server.ConsoleServer, int]:
+    def _serving(self, host: str, kind: str
+                 ) -> tuple[console_server.ConsoleServer, int]:
         """The server, and the port at which it listens on an address."""
         with self._lock:
             server = self._server
             if server is None or host not in self._ports:
-                listener = _listener(host)
+                listener = _listener(host, kind)
                 if server is None:
                     server = console_server.ConsoleServer(listener)
                     self._server = server
