@@ -19,9 +19,22 @@ carries our words alone.
 
 import contextlib
 
+from nova.compute import task_states
 from nova import exception as nova_exception
+from oslo_config import cfg
 
 from nova_container import exception
+
+CONF = cfg.CONF
+
+
+_REBUILD = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
+            task_states.REBUILD_SPAWNING)
+
+
+def _rebuilt_here(instance) -> bool:
+    """Rebuilt on its own host; one that is evacuated still is of another."""
+    return instance.task_state in _REBUILD and instance.host == CONF.host
 
 
 def _translate(error: exception.ContainerError, instance, building: bool):
@@ -34,7 +47,10 @@ def _translate(error: exception.ContainerError, instance, building: bool):
         return nova_exception.InvalidInput(reason=message)
     if isinstance(error, exception.ContainerNotFound):
         return nova_exception.InstanceNotFound(instance_id=instance.uuid)
-    if isinstance(error, exception.OperatorError):
+    if (isinstance(error, exception.OperatorError)
+            # Nova would take it that nothing was begun, and call a server
+            # ACTIVE whose container is gone.
+            and not _rebuilt_here(instance)):
         return nova_exception.ComputeResourcesUnavailable(reason=message)
     if isinstance(error, exception.NetworkFailed):
         return nova_exception.VirtualInterfacePlugException(message)
