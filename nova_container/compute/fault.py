@@ -27,7 +27,6 @@ from nova_container import exception
 
 CONF = cfg.CONF
 
-
 _REBUILD = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING,
             task_states.REBUILD_SPAWNING)
 
@@ -55,7 +54,7 @@ def _translate(error: exception.ContainerError, instance, building: bool):
     if isinstance(error, exception.NetworkFailed):
         return nova_exception.VirtualInterfacePlugException(message)
     if isinstance(error, exception.StateConflict):
-        return nova_exception.InstancePowerOnFailure(reason=message)
+        return nova_exception.Invalid(message)
     return nova_exception.NovaException(message)
 
 

@@ -46,3 +46,9 @@ class FaultTest(unittest.TestCase):
             self.assertNotIsInstance(
                 found, nova_exception.ComputeResourcesUnavailable)
             self.assertIn('the disk is full', str(found))
+
+    def test_what_is_in_the_way_is_all_that_is_said(self):
+        found = self.told(None, 'here', exception.StateConflict(
+            '/dev/vdb is open in the container'))
+        self.assertEqual((400, '/dev/vdb is open in the container'),
+                         (found.code, found.format_message()))
