@@ -71,7 +71,8 @@ def resources(flavor, pids_limit: int,
     """Limits of a flavor.
 
     vCPUs are a CPU quota of as many processors, unless ``quota:cpu_quota``
-    and ``quota:cpu_period`` say otherwise; a negative quota is for none.
+    and ``quota:cpu_period`` say otherwise, for each vCPU; a negative quota is
+    for none.
 
     :param flavor: nova.objects.Flavor
     :param pids_limit: where the flavor has no ``container:pids_limit``
@@ -87,9 +88,9 @@ def resources(flavor, pids_limit: int,
                 f'{key.replace("total", "write")}')
     period = _number(specs, 'quota:cpu_period') or limits.CPU_PERIOD
     quota = (_number(specs, 'quota:cpu_quota')
-             or (-1 if where.dedicated else flavor.vcpus * period))
+             or (-1 if where.dedicated else period))
     return limits.Limits(
-        cpu_quota=quota if quota > 0 else None,
+        cpu_quota=flavor.vcpus * quota if quota > 0 else None,
         cpu_period=period,
         cpu_shares=(_number(specs, 'quota:cpu_shares')
                     or min(flavor.vcpus * _SHARES_PER_VCPU, _SHARES_MAX)),

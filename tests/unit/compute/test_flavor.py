@@ -41,7 +41,8 @@ class ResourcesTest(unittest.TestCase):
         found = self.resources(quota__cpu_quota='50000',
                                quota__cpu_period='20000',
                                quota__cpu_shares='10')
-        self.assertEqual((50000, 20000, 10), (
+        # Of each of two vCPUs, as Nova has it.
+        self.assertEqual((100000, 20000, 10), (
             found.cpu_quota, found.cpu_period, found.cpu_shares))
         self.assertIsNone(self.resources(quota__cpu_quota='-1').cpu_quota)
         self.assertEqual(200000,
