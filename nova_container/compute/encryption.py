@@ -43,7 +43,9 @@ def key(context, name: str, connection_info: dict) -> str:
     """
     metadata = encryptors.get_encryption_metadata(
         context, cinder.API(), name, connection_info)
-    provider = metadata.get('provider')
+    # Volume types of long ago name a class of Nova's.
+    provider = encryptors.LEGACY_PROVIDER_CLASS_TO_FORMAT_MAP.get(
+        metadata.get('provider'), metadata.get('provider'))
     if (provider not in _PROVIDERS
             or metadata.get('control_location') != 'front-end'):
         raise exception.InvalidSpec(
