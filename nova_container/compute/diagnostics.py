@@ -48,7 +48,7 @@ def standard(instance, state: str,
     # By number: interfaces that came or went meanwhile have other names than
     # the order of the ports gives.
     macs = {stats.peer(vif['devname']): vif['address']
-            for vif in instance.get_network_info()}
+            for vif in instance.get_network_info() if vif['devname']}
     macs.pop(None, None)
     for nic in found.network:
         result.add_nic(
