@@ -19,10 +19,10 @@ sequences of bounded length only, and nothing it would keep without limit.
 import codecs
 import re
 import typing
-import unicodedata
 
 from oslo_log import log
 import pyte
+import wcwidth
 
 LOG = log.getLogger(__name__)
 
@@ -34,8 +34,14 @@ _SEQUENCE = re.compile(
     r'\x1b(?:\[[0-?]{0,32}[ -/]{0,2}[@-~]'
     r'|(?P<string>[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\))'
     r'|(?![]P[X^_])[ -/]{0,2}[0-~])')
+# The beginning of any of them, at the end of what has come so far.
+_UNFINISHED = re.compile(
+    r'\x1b(?:\[[0-?]{0,32}[ -/]{0,2}|[]PX^_][^\x07\x1b]*\x1b?'
+    r'|[ -/]{0,2})\Z')
 _UNFINISHED_MAX = 4096
-_C1 = dict.fromkeys(range(0x80, 0xa0))
+# Controls that do nothing here; the emulator would drop what follows them.
+_SILENT = dict.fromkeys((*range(0x07), *range(0x10, 0x1b),
+                         *range(0x1c, 0x20), *range(0x7f, 0xa0)))
 _SAVED_MAX = 16
 
 # Colours of xterm, as 0xRRGGBB.
@@ -66,6 +72,11 @@ class _Emulator(pyte.Screen):
     def __init__(self) -> None:
         self.answers = ''
         super().__init__(COLUMNS, ROWS)
+
+    def draw(self, data: str) -> None:
+        # It would drop what follows a character that has no width.
+        super().draw(data if data.isascii() else ''.join(
+            c for c in data if wcwidth.wcwidth(c) > 0))
 
     def write_process_input(self, data: str) -> None:
         self.answers += data
@@ -109,11 +120,7 @@ class Screen:
 
     def feed(self, data: bytes) -> bytes:
         """Show what was written; what the terminal answers to it."""
-        text = self._decoder.decode(data)
-        if not text.isascii():
-            text = ''.join(c for c in text.translate(_C1)
-                           if not unicodedata.combining(c))
-        text = self._rest + text
+        text = self._rest + self._decoder.decode(data).translate(_SILENT)
         self._rest = ''
         place = 0
         while (escape := text.find('\x1b', place)) >= 0:
@@ -123,7 +130,8 @@ class Screen:
                 if not found['string']:
                     self._show(found[0])
                 place = found.end()
-            elif len(text) - escape < _UNFINISHED_MAX:
+            elif (len(text) - escape < _UNFINISHED_MAX
+                  and _UNFINISHED.match(text, escape)):
                 self._rest, text, place = text[escape:], '', 0
             else:
                 place = escape + 1

@@ -43,7 +43,7 @@ REQUIREMENTS: ty.Final = (
     'fixtures', 'hypothesis', 'isal', 'oslo.concurrency', 'oslo.config',
     'oslo.log', 'oslo.privsep', 'oslo.upgradecheck', 'oslo.utils',
     'prettytable', 'psutil', 'pyroute2', 'pyte', 'python-subunit',
-    'testtools', 'zstandard',
+    'testtools', 'wcwidth', 'zstandard',
 )
 
 # Twice as fast as Debian 12's at starting processes.

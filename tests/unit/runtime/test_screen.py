@@ -49,6 +49,16 @@ class ScreenTest(unittest.TestCase):
                 ''.join(cell.character for cell in line).rstrip()
                 for line in shown.lines()[:2]])
 
+    def test_what_is_not_shown_hides_nothing_after_it(self):
+        for hidden in ('\u200b', '\ufe0f', '\u0301', '\x01', '\x7f'):
+            self.screen.feed(f'\x1bc\u4e2d{hidden}after'.encode())
+            self.assertEqual('\u4e2dafter', self.row(0), repr(hidden))
+
+    def test_sequence_that_is_broken_off_holds_nothing_up(self):
+        for broken in ('\x1b', '\x1b[3', '\x1b]0;title', '\x1b('):
+            self.screen.feed(f'\x1bc{broken}\x1b[2;3Hafter'.encode())
+            self.assertEqual('  after', self.row(1), repr(broken))
+
     def test_row_that_is_as_it_was_is_the_same(self):
         self.screen.feed(b'one\r\ntwo')
         before = self.screen.lines()
