@@ -61,13 +61,19 @@ GRACE = 300.0
 # What a viewer who comes later is shown, bytes.
 _HISTORY = 16384
 
-# Bytes that one console passes on, or draws, in a tick, seconds, and that a
-# viewer may be behind. While a console is not read its container's writes
-# wait, as on a serial line.
+# Bytes that one console passes on in a tick, seconds, and that a viewer may be
+# behind. While a console is not read its container's writes wait, as on a
+# serial line.
 _TICK = 0.05
 _PASS_MAX = 65536
-_DRAW_MAX = 4096
 _BEHIND_MAX = 65536
+
+# Three bytes can be milliseconds of work for the terminal emulator, so drawing
+# is counted in time: seconds without a look at other consoles, and one
+# console's share of the thread. Bytes that are drawn without looking at time.
+_DRAW_MAX = 0.01
+_DRAW_SHARE = 0.2
+_PIECE = 64
 
 # Seconds until a connection that does not say, or take, anything is closed.
 _SILENCE_MAX = 30.0
@@ -94,23 +100,39 @@ class _Console:
         self.idle_since = time.monotonic()
         self.history = bytearray(history)
         self.screen: screen.Screen | None = None
+        self.undrawn = bytearray()
+        # Whether there is more to draw than there was time for.
+        self.unfinished = False
+        self.heard = False
+        self.ended = False
         self._passed, self._since = 0, 0.0
+        self._paid = 0.0
 
     def keep(self, data: bytes) -> None:
         self.history += data
         del self.history[:-_HISTORY]
 
-    def too_much(self, size: int) -> bool:
-        """Count what was passed on; whether to rest for a tick."""
+    def passed(self, size: int) -> None:
+        """Count what was passed on."""
         now = time.monotonic()
         if now - self._since >= _TICK:
             self._passed, self._since = 0, now
         self._passed += size
-        return (self._passed > (_DRAW_MAX if self.screen else _PASS_MAX)
-                or self.behind())
+
+    def drew(self, seconds: float) -> None:
+        """Count the time that drawing took."""
+        self._paid = (max(self._paid, time.monotonic())
+                      + seconds / _DRAW_SHARE)
+
+    def waits(self) -> bool:
+        """Whether it has had its share, or a viewer does not keep up."""
+        now = time.monotonic()
+        return (self._passed > _PASS_MAX and now - self._since < _TICK
+                or self._paid > now + _TICK or self.behind())
 
     def behind(self) -> bool:
-        return any(len(viewer.unsent) > _BEHIND_MAX
+        # A viewer of a screen has one picture at a time.
+        return any(len(viewer.unsent) > _BEHIND_MAX and not viewer.session
                    for viewer in self.viewers)
 
 
@@ -124,6 +146,7 @@ class _Viewer:
         self.input = console_input.ConsoleInput()
         self.session: rfb.Session | None = None
         self.unsent = bytearray()
+        self.drawn = 0.0
         self.closing = False
         self.deadline = time.monotonic() + _SILENCE_MAX
 
@@ -276,11 +299,11 @@ class ConsoleServer:
         return None
 
     def _tick(self) -> None:
-        for console in [c for c in self._resting if not c.behind()]:
-            self._resting.discard(console)
-            self._selector.register(
-                console.attached, selectors.EVENT_READ,
-                functools.partial(self._output, console))
+        for console in [c for c in self._resting if not c.waits()]:
+            self._draw(console)
+            if not (console.unfinished or console.waits()):
+                self._resting.discard(console)
+                self._hear(console, not console.ended)
         now = time.monotonic()
         for viewer in [v for v in self._viewers if v.overdue(now)]:
             self._drop(viewer)
@@ -303,8 +326,16 @@ class ConsoleServer:
                                 functools.partial(self._accept, listener))
 
     def _listen_to(self, console: _Console) -> None:
-        self._selector.register(console.attached, selectors.EVENT_READ,
-                                functools.partial(self._output, console))
+        self._hear(console, console not in self._resting)
+
+    def _hear(self, console: _Console, wanted: bool) -> None:
+        if wanted and not console.heard:
+            self._selector.register(
+                console.attached, selectors.EVENT_READ,
+                functools.partial(self._output, console))
+        elif console.heard and not wanted:
+            self._selector.unregister(console.attached)
+        console.heard = wanted
 
     def _output(self, console: _Console, _: int) -> None:
         try:
@@ -318,30 +349,58 @@ class ConsoleServer:
         if not console.terminal:
             data = data.replace(b'\n', b'\r\n')
         console.keep(data)
+        console.passed(len(data))
         self._show(console, data)
-        if console.too_much(len(data)):
-            self._selector.unregister(console.attached)
-            self._resting.add(console)
 
     def _show(self, console: _Console, data: bytes) -> None:
-        answer = console.screen.feed(data) if console.screen else b''
+        if console.screen:
+            console.undrawn += data
+        for viewer in [v for v in console.viewers if not v.session]:
+            self._send(viewer, data)
+        self._refresh(console)
+
+    def _refresh(self, console: _Console) -> None:
+        """Draw what is new, unless the console is at rest."""
+        if console in self._resting:
+            return
+        self._draw(console)
+        if console.unfinished or console.waits():
+            self._resting.add(console)
+            self._hear(console, False)
+
+    def _draw(self, console: _Console) -> None:
+        began = time.monotonic()
+        answer = b''
+        while (console.screen and console.undrawn
+               and time.monotonic() - began < _DRAW_MAX):
+            answer += console.screen.feed(bytes(console.undrawn[:_PIECE]))
+            del console.undrawn[:_PIECE]
         if answer and all(viewer.session for viewer in console.viewers):
             self._typed(console, answer)
-        for viewer in list(console.viewers):
-            self._send(viewer, viewer.session.update() if viewer.session
-                       else data)
+        left = sorted((viewer for viewer in console.viewers
+                       if viewer.session and not viewer.unsent),
+                      key=lambda viewer: viewer.drawn)
+        # One at least, or a flood would never be seen.
+        while left:
+            viewer = left.pop(0)
+            viewer.drawn = time.monotonic()
+            viewer.closing = console.ended and not console.undrawn
+            self._send(viewer, viewer.session.update()
+                       if viewer.session else b'')
+            if time.monotonic() - began >= _DRAW_MAX:
+                break
+        console.unfinished = bool(left or console.undrawn)
+        console.drew(time.monotonic() - began)
 
     def _end(self, console: _Console) -> None:
         if self._consoles.get(console.id) is not console:
             return
         del self._consoles[console.id]
-        if console in self._resting:
-            self._resting.discard(console)
-        else:
-            self._selector.unregister(console.attached)
+        self._hear(console, False)
         console.attached.close()
+        console.ended = True
         for viewer in console.viewers:
-            viewer.closing = True
+            viewer.closing = not viewer.session
         self._show(console, _ENDED)
 
     def _accept(self, listener: socket.socket, _: int) -> None:
@@ -359,6 +418,8 @@ class ConsoleServer:
     def _ready(self, viewer: _Viewer, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._send(viewer, b'')
+            if viewer.session and viewer.console and not viewer.unsent:
+                self._refresh(viewer.console)
         if not events & selectors.EVENT_READ or viewer not in self._viewers:
             return
         try:
@@ -400,7 +461,7 @@ class ConsoleServer:
         """Begin to show a screen; how the protocol begins."""
         if console.screen is None:
             console.screen = screen.Screen()
-            console.screen.feed(console_input.replay(console.history))
+            console.undrawn += console_input.replay(console.history)
             self._resize(console, screen.ROWS, screen.COLUMNS)
         assert self._font is not None
         viewer.session = rfb.Session(console.screen, self._font, console.id)
@@ -437,6 +498,7 @@ class ConsoleServer:
             return
         self._typed(console, keys)
         self._send(viewer, answer)
+        self._refresh(console)
 
     def _resize(self, console: _Console, rows: int, columns: int) -> None:
         if console.terminal:
@@ -481,6 +543,7 @@ class ConsoleServer:
             console.viewers.discard(viewer)
             if not any(other.session for other in console.viewers):
                 console.screen = None
+                console.undrawn.clear()
             if not console.viewers:
                 console.idle_since = time.monotonic()
                 self._ends.after(GRACE, console)

@@ -132,6 +132,8 @@ class Session:
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take what the viewer has sent; what was typed, and the answer.
 
+        What is to be drawn now, ``update`` tells.
+
         :raises ProtocolError: nothing more is to be taken from it
         """
         self._received += data
@@ -140,7 +142,7 @@ class Session:
         keys, self._answers = b'', b''
         while (typed := self._next()) is not None:
             keys += typed
-        return keys, self._answers + self.update()
+        return keys, self._answers
 
     # Each takes one message off the front, or is None if it is not all there.
 

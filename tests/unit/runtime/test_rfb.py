@@ -89,7 +89,8 @@ class SessionTest(unittest.TestCase):
         session.feed(b'RFB 003.008\n\1\1')
         session.feed(b'\0\0\0\0' + struct.pack(
             '>4B3H3B3x', 16, 16, 1, 1, 31, 63, 31, 11, 5, 0))
-        _, update = session.feed(struct.pack('>BB4H', 3, 0, 0, 0, 640, 400))
+        session.feed(struct.pack('>BB4H', 3, 0, 0, 0, 640, 400))
+        update = session.update()
         # A rectangle for each row, in the encoding that all know.
         self.assertEqual(4 + 25 * (12 + 640 * 16 * 2), len(update))
         # The cursor, 0xe5e5e5.
