@@ -78,6 +78,10 @@ _PIECE = 64
 # Seconds until a connection that does not say, or take, anything is closed.
 _SILENCE_MAX = 30.0
 _REQUEST_MAX = 1024
+
+# Connections that have not said yet what they want: who may reach the port is
+# not known to be anybody's viewer, and the service's files are limited.
+_STRANGERS_MAX = 64
 _VIEWERS_MAX = 16
 
 _NO_SHELL = b'[the image has no shell: this shows what its process writes]\r\n'
@@ -409,6 +413,9 @@ class ConsoleServer:
             connection.setblocking(False)
             # A proxy that has gone without a word is noticed.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            strangers = [v for v in self._viewers if v.console is None]
+            if len(strangers) >= _STRANGERS_MAX:
+                self._drop(min(strangers, key=lambda v: v.deadline))
             viewer = _Viewer(connection)
             self._viewers.add(viewer)
             self._selector.register(

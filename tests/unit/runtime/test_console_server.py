@@ -165,3 +165,8 @@ class ServerTest(base.TestCase):
         self.until(viewer, b'end')
         self.assertGreater(time.monotonic() - began,
                            4 * console_server._TICK)
+
+    def test_connections_that_say_nothing_give_way(self):
+        silent = [self.connect() for _ in range(200)]
+        self.assertEqual(b'', silent[0].recv(1))
+        self.assertLess(self.quiet(), 2)
