@@ -27,7 +27,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import sys
 import uuid
 
@@ -163,11 +162,6 @@ def _wait(container_id: str, remove: bool,
 
     :param begin: starts it, once its terminal is connected to ours
     """
-    def stop(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
     with contextlib.ExitStack() as end:
         if remove:
             end.callback(engine.undefine, container_id)

@@ -18,7 +18,10 @@ return the process's own.
 """
 
 import argparse
+from collections.abc import Iterator
+import contextlib
 import os
+import signal
 import sys
 
 from oslo_config import cfg
@@ -80,6 +83,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _unwound() -> Iterator[None]:
+    """Have signals end the command as errors do, with all of its undoing.
+
+    A terminal is not left in raw mode, nor a container half made.
+    """
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    # Whoever has them ignored, nohup(1) for instance, wants that.
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP)
+               if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     args = _parser().parse_args(argv)
@@ -94,7 +118,8 @@ def main(argv: list[str] | None = None) -> int:
                 'run it with sudo')
         # As root there is no need of a privileged helper.
         context.set_client_mode(False)
-        return args.function(args) or 0
+        with _unwound():
+            return args.function(args) or 0
     except BrokenPipeError:
         # Whoever read the output has enough: "logs | head".
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

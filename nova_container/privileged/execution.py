@@ -116,6 +116,12 @@ def interactive(container_id: str, command: command_spec.Command,
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             code = child.wait()
+        except BaseException:
+            # The runtime gives the terminal back when its command ends.
+            session.kill()
+            child.terminate()
+            child.wait()
+            raise
         finally:
             signal.signal(signal.SIGINT, before)
         if not session.started(code):

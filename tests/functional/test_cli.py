@@ -19,9 +19,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 
 from oslo_config import cfg
 
+from nova_container.privileged import cgroup
 from nova_container.privileged import container as privileged
 from nova_container.runtime import engine
 from nova_container.spec import disk
@@ -174,6 +176,38 @@ class ProcessTest(CommandTestCase):
             self.assertIn('bye\n', child.stdout.read())
         self.assertEqual(5, child.returncode)
 
+    def test_terminal_is_given_back_to_who_ends_the_command(self):
+        container_id = self.run_container('/bin/cat', terminal=True)
+        for words in (('attach', container_id),
+                      ('exec', '-it', container_id, '/bin/cat')):
+            pid, terminal = pty.fork()
+            if pid == 0:
+                os.chdir(_REPOSITORY)
+                os.execv(sys.executable, self.words(*words))
+            self.addCleanup(os.close, terminal)
+            before = termios.tcgetattr(terminal)
+            while termios.tcgetattr(terminal) == before:
+                pass
+            os.write(terminal, b'word\n')
+            text = b''
+            while b'word\r\nword' not in text:
+                text += os.read(terminal, 4096)
+            os.kill(pid, signal.SIGTERM)
+            status = os.waitpid(pid, 0)[1]
+            self.assertEqual(before, termios.tcgetattr(terminal), words)
+            self.assertEqual(143, os.waitstatus_to_exitcode(status))
+
+    def test_command_ends_with_who_waits_for_it(self):
+        container_id = self.run_container('/bin/sleep', '1000')
+        with subprocess.Popen(
+                self.words('exec', container_id, '/bin/sh', '-c',
+                           'echo up; sleep 1000'),
+                stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as child:
+            self.assertEqual('up\n', child.stdout.readline())
+            child.terminate()
+        self.assertEqual(143, child.returncode)
+        self.assertEqual(1, len(cgroup.members(container_id)))
+
     def test_stats(self):
         busy = self.run_container('/bin/sh', '-c', 'while :; do :; done')
         ended = self.run_container('/bin/true')
@@ -269,6 +303,19 @@ class LocalTest(CommandTestCase):
             child.send_signal(signal.SIGINT)
             child.wait(30)
         self.assertEqual(130, child.returncode)
+        self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
+
+    def test_run_that_is_ended_at_once_leaves_nothing(self):
+        made = pathlib.Path(f'{CONF.container.state_path}-local',
+                            'containers')
+        with subprocess.Popen(
+                self.words('run', '--rm', self.archive, '/bin/sleep', '9'),
+                cwd=_REPOSITORY) as child:
+            while child.poll() is None and not (
+                    made.exists() and any(made.iterdir())):
+                pass
+            child.terminate()
+        self.assertEqual(143, child.returncode)
         self.assertEqual([], self.json('ps', '-a', '--format', 'json'))
 
     def test_first_words_on_a_terminal_are_shown(self):
