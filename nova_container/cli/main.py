@@ -108,22 +108,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     args = _parser().parse_args(argv)
     conf.register_opts(CONF)
+    code = 0
     try:
-        CONF([], project='nova', prog='nova-compute',
-             default_config_files=args.config_file)
-        owner.remember_configuration()
+        # The configuration, too, may be root's.
         if args.needs_root and os.geteuid():
             raise exception.OperatorError(
                 f'{args.command} reads and changes what belongs to root; '
                 'run it with sudo')
+        CONF([], project='nova', prog='nova-compute',
+             default_config_files=args.config_file)
+        owner.remember_configuration()
         # As root there is no need of a privileged helper.
         context.set_client_mode(False)
         with _unwound():
-            return args.function(args) or 0
+            code = args.function(args) or 0
+        # What is left of the output, while its reader's going is still seen.
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # Whoever read the output has enough: "logs | head".
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return code
     except KeyboardInterrupt:
         return 130
     except cfg.Error as e:
