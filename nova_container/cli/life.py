@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import math
 import os
 import pathlib
 import re
@@ -99,6 +100,14 @@ def _bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f'{text!r} is not a size such as 64m or 2g')
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a number such as 0.5 or 30')
+    return value
 
 
 def _limits(args: argparse.Namespace) -> limits.Limits:
@@ -234,7 +243,7 @@ def add_commands(command) -> None:
                      help='instead of the image\'s entrypoint')
     run.add_argument('-m', '--memory', type=_bytes, metavar='SIZE',
                      help='limit, such as 64m')
-    run.add_argument('--cpus', type=float, metavar='NUMBER',
+    run.add_argument('--cpus', type=_number, metavar='NUMBER',
                      help='limit, such as 0.5')
     run.add_argument('--pids-limit', type=int, metavar='NUMBER',
                      default=4096, help='default: 4096')
@@ -247,7 +256,7 @@ def add_commands(command) -> None:
     stop = command('stop', _stop, 'Stop containers: the stop signal first, '
                    'SIGKILL after a while.',
                    'nova-container stop --time 30 web')
-    stop.add_argument('-t', '--time', type=float, default=_GRACE,
+    stop.add_argument('-t', '--time', type=_number, default=_GRACE,
                       metavar='SECONDS', help=f'until SIGKILL (default: '
                       f'{_GRACE})')
     rm = command('rm', _rm, 'Remove containers with their files.',

@@ -14,6 +14,7 @@
 """``ps`` and ``inspect``."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import time
@@ -21,6 +22,7 @@ import typing
 
 from nova_container.cli import output
 from nova_container.cli import owner
+from nova_container import exception
 from nova_container.privileged import container
 from nova_container.privileged import definition
 from nova_container.privileged import place
@@ -66,7 +68,11 @@ def _status(row: dict[str, typing.Any]) -> str:
 
 
 def _ps(args: argparse.Namespace) -> None:
-    rows = [_row(*found) for found in owner.each()]
+    rows = []
+    for found in owner.each():
+        # One may be removed meanwhile.
+        with contextlib.suppress(exception.ContainerNotFound):
+            rows.append(_row(*found))
     if not args.all:
         rows = [row for row in rows if row['status'] != 'stopped']
     if args.quiet:

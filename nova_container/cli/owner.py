@@ -94,7 +94,13 @@ def find(name: str, only: Owner | None = None) -> str:
     :param only: refuse containers of another owner
     :raises ContainerNotFound: there is none
     :raises StateConflict: there are several, or it is another owner's
+    :raises InvalidSpec: it is no name
     """
+    if not name:
+        # Every id begins like that: a variable that is not set, in a script.
+        raise exception.InvalidSpec(
+            'an empty word names no container; use its id, the first '
+            'characters of it, or its name')
     found: list[tuple[Owner, str]] = []
     for owner, container_id in each():
         if container_id == name:

@@ -81,7 +81,7 @@ def _verify(args: argparse.Namespace, images: store.ImageStore) -> int:
 
 
 def _prune(args: argparse.Namespace, images: store.ImageStore) -> None:
-    if args.older_than < 0:
+    if not args.older_than >= 0:
         raise exception.InvalidSpec('--older-than: a number of seconds')
     before = {layer.diff_id: layer.size for layer in images.layers()}
     containers = [layers for _name, layers in _containers()]

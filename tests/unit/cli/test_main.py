@@ -46,6 +46,16 @@ class MainTest(base.TestCase):
                 env={**os.environ, 'PYTHONUNBUFFERED': ''})
         self.assertEqual((0, b''), (done.returncode, done.stderr))
 
+    def test_number_that_is_none(self):
+        for words in (('stop', '--time', 'nan', 'web'),
+                      ('stop', '--time', '-1', 'web'),
+                      ('run', '--cpus', 'inf', 'archive.tar')):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said), \
+                    self.assertRaises(SystemExit):
+                main.main(list(words))
+            self.assertIn('is not a number', said.getvalue())
+
     def test_who_may_not_read_the_configuration_either(self):
         said = io.StringIO()
         with mock.patch('os.geteuid', autospec=True, return_value=1000), \
