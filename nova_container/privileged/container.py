@@ -23,6 +23,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import time
 import typing
 
 from nova_container import exception
@@ -139,9 +140,24 @@ def start(container_id: str) -> None:
             oci_runtime.call('start', container_id)
         except exception.RuntimeFailed as e:
             raise oci_runtime.failure(container_id, e.message)
-        pathlib.Path(place.container_run(container_id, 'started')).touch()
+        definition.write(place.container_run(container_id, 'started'),
+                         str(time.clock_gettime(time.CLOCK_BOOTTIME)), 0o644)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place.container_state(container_id, 'exit.json'))
+
+
+def uptime(container_id: str) -> float:
+    """Seconds since its process was let go, however the clock was set since.
+
+    :raises FileNotFoundError: it was not
+    """
+    path = place.container_run(container_id, 'started')
+    with open(path) as file:
+        started = file.read()
+    if not started:
+        # By a version that notes nothing in it.
+        return time.time() - os.stat(path).st_mtime
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - float(started)
 
 
 @context.entrypoint

@@ -14,7 +14,6 @@
 
 import json
 import os
-import time
 
 from nova_container import exception
 from nova_container.privileged import container
@@ -59,9 +58,8 @@ def check(container_id: str) -> str:
             raise exception.StateConflict(
                 f'container {container_id} was started anew')
         path = place.container_run(container_id, 'health.json')
-        running = time.time() - os.stat(
-            place.container_run(container_id, 'started')).st_mtime
-        found = read(container_id).after(wish, exit_code, output, running)
+        found = read(container_id).after(wish, exit_code, output,
+                                         container.uptime(container_id))
         definition.write(path, json.dumps(codec.encode(found)), 0o640,
                          group=os.stat(place.state('spool')).st_gid)
     return found.status

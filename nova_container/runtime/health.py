@@ -19,14 +19,12 @@ checks. When all are busy checks come later, they do not fail.
 import collections.abc
 import concurrent.futures
 import dataclasses
-import os
-import time
 
 from oslo_log import log
 
 from nova_container import exception
+from nova_container.privileged import container
 from nova_container.privileged import health as privileged
-from nova_container.privileged import place
 from nova_container.privileged import process
 from nova_container.runtime import schedule
 from nova_container.runtime import state
@@ -82,11 +80,10 @@ class HealthMonitor:
     @staticmethod
     def _pause(watched: _Watched) -> float:
         try:
-            started = os.stat(place.container_run(watched.container_id,
-                                                  'started')).st_mtime
+            return watched.check.pause(
+                container.uptime(watched.container_id))
         except FileNotFoundError:
             return 0
-        return watched.check.pause(time.time() - started)
 
     def _due(self, watched: _Watched) -> None:
         try:

@@ -27,6 +27,7 @@ import time
 from oslo_log import log
 
 from nova_container import exception
+from nova_container.privileged import container
 from nova_container.privileged import place
 from nova_container.runtime import schedule
 from nova_container.runtime import state
@@ -78,14 +79,12 @@ def plan(container_id: str) -> Plan | None:
 def _ran(container_id: str) -> float:
     """Seconds between start and end."""
     try:
-        start = os.stat(place.container_run(container_id, 'started')).st_mtime
+        ran = container.uptime(container_id)
     except FileNotFoundError:
         return 0.0
-    try:
-        end = os.stat(place.exit_file(container_id)).st_mtime
-    except FileNotFoundError:
-        end = time.time()
-    return end - start
+    with contextlib.suppress(FileNotFoundError):
+        ran -= time.time() - os.stat(place.exit_file(container_id)).st_mtime
+    return ran
 
 
 class Restarter:

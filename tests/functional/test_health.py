@@ -11,7 +11,9 @@
 #    under the License.
 
 import os
+import pathlib
 import threading
+import time
 
 from nova_container.privileged import health as privileged
 from nova_container.privileged import place
@@ -70,7 +72,15 @@ class HealthTest(HealthTestCase):
                                         start_period=3600.0)
         self.assertEqual('starting', self.check(container_id))
         path = place.container_run(container_id, 'started')
-        os.utime(path, (0, 0))
+        pathlib.Path(path).write_text(
+            str(time.clock_gettime(time.CLOCK_BOOTTIME) - 3601))
+        self.assertEqual('unhealthy', self.check(container_id))
+
+    def test_clock_that_was_set_back_after_the_start(self):
+        container_id = self.run_checked(script=':', retries=1)
+        ahead = time.time() + 3600
+        os.utime(place.container_run(container_id, 'started'),
+                 (ahead, ahead))
         self.assertEqual('unhealthy', self.check(container_id))
 
     def test_timeout_is_a_failure(self):
