@@ -30,6 +30,8 @@ _INDEXES_MAX = 4
 _LAYERS_MAX = 500
 _MEMBERS_MAX = 2000
 _REQUESTS_MAX = 500
+# No page can show a size beyond that of a file.
+_SIZE_MAX = 1 << 63
 
 _LONG_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE,
                  tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -157,5 +159,8 @@ class _Archive:
             raise Unreadable('the image has too many layers')
         if len(history) != len(digests):
             history = [''] * len(digests)
-        return [Layer(str(digest), int(size), str(text))
-                for digest, size, text in zip(digests, sizes, history)]
+        found = [Layer(str(digest), int(size), str(text))
+                 for digest, size, text in zip(digests, sizes, history)]
+        if not all(0 <= layer.size < _SIZE_MAX for layer in found):
+            raise Unreadable('a layer has a size that no file has')
+        return found

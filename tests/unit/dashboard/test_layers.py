@@ -76,6 +76,15 @@ class LayersTest(unittest.TestCase):
         self.assert_unreadable(archives.files(
             {'index.json': index, 'blobs/sha256/a': index}))
 
+    def test_sizes_that_no_layer_has(self):
+        for size in (10 ** 400, -1):
+            self.assert_unreadable(archives.files({
+                name: json.dumps(document).encode() for name, document in {
+                    'index.json': {'config': {'digest': 'sha256:c'},
+                                   'layers': [{'size': size}]},
+                    'blobs/sha256/c': {'rootfs': {'diff_ids': ['sha256:x']}},
+                }.items()}))
+
     def test_nested_indexes(self):
         layer = archives.files({'a': b'x' * 5000})
         archive = archives.OciArchive()
