@@ -136,7 +136,9 @@ def _waits(name: str) -> bool:
 
     The kernel's list has no inode for it until it is (proc_pid_net(5)).
     """
-    with open('/proc/thread-self/net/unix') as file:
+    # Anybody on the host may give a socket a name of any bytes.
+    with open('/proc/thread-self/net/unix',
+              errors='surrogateescape') as file:
         return any(line.split()[6:] == ['0', name] for line in file)
 
 
