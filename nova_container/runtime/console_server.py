@@ -82,6 +82,9 @@ _REQUEST_MAX = 1024
 # Connections that have not said yet what they want: who may reach the port is
 # not known to be anybody's viewer, and the service's files are limited.
 _STRANGERS_MAX = 64
+
+# Seconds without accepting any, when the service has no file left for one.
+_DEAF = 1.0
 _VIEWERS_MAX = 16
 
 _NO_SHELL = b'[the image has no shell: this shows what its process writes]\r\n'
@@ -197,6 +200,7 @@ class ConsoleServer:
 
     def __init__(self, listener: socket.socket):
         self._listeners: list[socket.socket] = []
+        self._deaf: dict[socket.socket, float] = {}
         self._key = secrets.token_bytes(32)
         self._font: console_font.Font | None = None
         self._consoles: dict[str, _Console] = {}
@@ -297,8 +301,8 @@ class ConsoleServer:
     def _patience(self) -> float | None:
         if self._resting:
             return _TICK
-        if any(viewer.console is None or viewer.unsent
-               for viewer in self._viewers):
+        if self._deaf or any(viewer.console is None or viewer.unsent
+                             for viewer in self._viewers):
             return 1.0
         return None
 
@@ -311,6 +315,10 @@ class ConsoleServer:
         now = time.monotonic()
         for viewer in [v for v in self._viewers if v.overdue(now)]:
             self._drop(viewer)
+        for listener in [one for one, until in self._deaf.items()
+                         if now >= until]:
+            del self._deaf[listener]
+            self._listen(listener)
 
     def _shut(self) -> None:
         self._stopping = True
@@ -326,6 +334,9 @@ class ConsoleServer:
     def _add(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         self._listeners.append(listener)
+        self._listen(listener)
+
+    def _listen(self, listener: socket.socket) -> None:
         self._selector.register(listener, selectors.EVENT_READ,
                                 functools.partial(self._accept, listener))
 
@@ -408,19 +419,27 @@ class ConsoleServer:
         self._show(console, _ENDED)
 
     def _accept(self, listener: socket.socket, _: int) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        try:
             connection, _ = listener.accept()
-            connection.setblocking(False)
-            # A proxy that has gone without a word is noticed.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            strangers = [v for v in self._viewers if v.console is None]
-            if len(strangers) >= _STRANGERS_MAX:
-                self._drop(min(strangers, key=lambda v: v.deadline))
-            viewer = _Viewer(connection)
-            self._viewers.add(viewer)
-            self._selector.register(
-                connection, selectors.EVENT_READ,
-                functools.partial(self._ready, viewer))
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as e:
+            LOG.error('A console connection cannot be accepted: %s; trying '
+                      'again in %d s', e, _DEAF)
+            self._selector.unregister(listener)
+            self._deaf[listener] = time.monotonic() + _DEAF
+            return
+        connection.setblocking(False)
+        # A proxy that has gone without a word is noticed.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        strangers = [v for v in self._viewers if v.console is None]
+        if len(strangers) >= _STRANGERS_MAX:
+            self._drop(min(strangers, key=lambda v: v.deadline))
+        viewer = _Viewer(connection)
+        self._viewers.add(viewer)
+        self._selector.register(
+            connection, selectors.EVENT_READ,
+            functools.partial(self._ready, viewer))
 
     def _ready(self, viewer: _Viewer, events: int) -> None:
         if events & selectors.EVENT_WRITE:

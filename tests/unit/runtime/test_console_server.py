@@ -11,6 +11,7 @@
 #    under the License.
 
 import re
+import resource
 import socket
 import struct
 import threading
@@ -170,3 +171,21 @@ class ServerTest(base.TestCase):
         silent = [self.connect() for _ in range(200)]
         self.assertEqual(b'', silent[0].recv(1))
         self.assertLess(self.quiet(), 2)
+
+    def test_no_file_left_for_a_connection(self):
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as client, socket.socket() as highest:
+            client.settimeout(_TIMEOUT)
+            resource.setrlimit(resource.RLIMIT_NOFILE,
+                               (highest.fileno() + 1, limits[1]))
+            try:
+                client.connect(('127.0.0.1', self.server.port))
+                deadline = time.monotonic() + _TIMEOUT
+                while (self.log.output.count('Too many open files') < 1
+                       and time.monotonic() < deadline):
+                    pass
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            client.sendall(b'\r\n\r\n')
+            self.until(client, b'404')
+        self.assertEqual(1, self.log.output.count('Too many open files'))
