@@ -196,7 +196,8 @@ def _network(pid: int) -> tuple[Interface, ...]:
         indices = {name: int(index) for index, name, *_ in map(
             str.split, lines)}
     found = []
-    with open(f'/proc/{pid}/net/dev') as lines:
+    # A container may give an interface of its own a name of any bytes.
+    with open(f'/proc/{pid}/net/dev', errors='backslashreplace') as lines:
         for line in lines:
             name, colon, rest = line.partition(':')
             if colon and name.strip() != 'lo':

@@ -22,6 +22,7 @@ from nova_container.privileged import process as processes
 from nova_container.runtime import attachment
 from nova_container.runtime import engine
 from nova_container.runtime import state
+from nova_container.runtime import stats
 from nova_container.spec import command
 from nova_container.spec import container
 from nova_container.spec import limits
@@ -270,6 +271,17 @@ class PrivilegedTest(base.RuntimeTestCase):
         self.assertIn('DONE', self.script(
             'mkdir /mnt; mount -t tmpfs none /mnt && unshare -m true && '
             'echo DONE'))
+
+    def test_numbers_of_an_interface_whose_name_is_no_text(self):
+        container_id = self.define(
+            '/bin/sh', '-c', 'ip link add "$(printf "b\\377")" type veth && '
+            'echo named; sleep 1000')
+        self.redefine(container_id, privileged=True)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.await_text(container_id, 'named')
+        self.assertIn('b\\xff', [
+            card.name for card in stats.read(container_id).network])
 
     def test_root_is_still_not_the_hosts(self):
         out = self.script('cat /proc/self/uid_map')
