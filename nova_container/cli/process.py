@@ -109,6 +109,7 @@ def add_commands(add) -> None:
 
     connect = add('attach', _attach,
                   'Connect this terminal to a container\'s own process; '
-                  'Ctrl-P Ctrl-Q disconnects it.',
+                  'Ctrl-P Ctrl-Q disconnects it, or Ctrl-C where the process '
+                  'has no terminal.',
                   'nova-container attach web')
     connect.add_argument('container', metavar='CONTAINER')

@@ -167,9 +167,9 @@ def interact(container_id: str, stdin: int, stdout: int, stderr: int,
              begin: collections.abc.Callable[[], None] | None = None) -> bool:
     """Connect descriptors to the console until one side ends.
 
-    When ``stdin`` is a terminal, it is in raw mode meanwhile, its size is
-    passed on, and DETACH_KEYS end the connection. To be called in the main
-    thread.
+    When ``stdin`` is a terminal and the container has one, too, ours is in raw
+    mode meanwhile, its size is passed on, and DETACH_KEYS end the connection.
+    To be called in the main thread.
 
     :param begin: called once connected; to start the container, so that
         nothing it writes is missed
@@ -178,7 +178,7 @@ def interact(container_id: str, stdin: int, stdout: int, stderr: int,
     with contextlib.ExitStack() as undo:
         attached = undo.enter_context(Attachment(container_id))
         keys = None
-        if os.isatty(stdin):
+        if os.isatty(stdin) and state.policy(container_id).terminal:
             keys = _DetachKeys()
             undo.enter_context(_raw(stdin))
             undo.enter_context(_follow_size(stdin, attached))

@@ -197,6 +197,24 @@ class ProcessTest(CommandTestCase):
             self.assertEqual(before, termios.tcgetattr(terminal), words)
             self.assertEqual(143, os.waitstatus_to_exitcode(status))
 
+    def test_attach_to_what_has_no_terminal(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'while :; do echo on; sleep 0.1; done')
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(_REPOSITORY)
+            os.execv(sys.executable, self.words('attach', container_id))
+        self.addCleanup(os.close, terminal)
+        text = b''
+        while b'on\r\non\r\n' not in text:
+            text += os.read(terminal, 4096)
+            self.assertNotIn(b'on\non', text)
+        os.write(terminal, b'\x03')
+        self.assertEqual(130, os.waitstatus_to_exitcode(
+            os.waitpid(pid, 0)[1]))
+        self.assertEqual('running',
+                         self.json('inspect', container_id)[0]['status'])
+
     def test_command_ends_with_who_waits_for_it(self):
         container_id = self.run_container('/bin/sleep', '1000')
         with subprocess.Popen(
