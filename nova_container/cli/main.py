@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         with _unwound():
             code = args.function(args) or 0
         # What is left of the output, while its reader's going is still seen.
-        sys.stdout.flush()
+        print(end='', flush=True)
         return code
     except BrokenPipeError:
         # Whoever read the output has enough: "logs | head".

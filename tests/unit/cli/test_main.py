@@ -32,19 +32,25 @@ sys.exit(main.main(sys.argv[1:]))
 
 class MainTest(base.TestCase):
 
-    def test_reader_who_has_gone(self):
+    def run_ps(self, shell='"$@"', **options):
         directory = self.directory()
         config = os.path.join(directory, 'nova.conf')
         with open(config, 'w') as file:
             file.write(f'[container]\nstate_path = {directory}\n')
+        done = subprocess.run(
+            ['/bin/sh', '-c', shell, 'sh', sys.executable, '-c', _AS_ROOT,
+             'ps', '--config-file', config], stderr=subprocess.PIPE,
+            env={**os.environ, 'PYTHONUNBUFFERED': ''}, **options)
+        self.assertEqual((0, b''), (done.returncode, done.stderr))
+
+    def test_reader_who_has_gone(self):
         read, write = os.pipe()
         os.close(read)
         with open(write, 'wb') as output:
-            done = subprocess.run(
-                [sys.executable, '-c', _AS_ROOT, 'ps', '--config-file',
-                 config], stdout=output, stderr=subprocess.PIPE,
-                env={**os.environ, 'PYTHONUNBUFFERED': ''})
-        self.assertEqual((0, b''), (done.returncode, done.stderr))
+            self.run_ps(stdout=output)
+
+    def test_no_output_at_all(self):
+        self.run_ps('exec "$@" >&-')
 
     def test_number_that_is_none(self):
         for words in (('stop', '--time', 'nan', 'web'),
