@@ -339,8 +339,10 @@ def _kill_session(container_id: str, pid_file: str) -> None:
     ended = session(container_id, leader)
     for found in ended:
         process.send_signal(found, signal.SIGKILL)
+    # Together, for in a paused container none of them may end.
+    deadline = time.monotonic() + _END_TIMEOUT
     for found in ended:
-        process.wait(found, _END_TIMEOUT)
+        process.wait(found, max(deadline - time.monotonic(), 0))
 
 
 def session(container_id: str, leader: int) -> list[process.Process]:

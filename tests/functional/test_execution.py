@@ -20,8 +20,11 @@ import subprocess
 import sys
 import termios
 import threading
+import time
+from unittest import mock
 
 from nova_container import exception
+from nova_container.privileged import cgroup
 from nova_container.privileged import execution
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
@@ -114,6 +117,24 @@ class ExecuteTest(ExecutionTestCase):
         self.assertIn('1000000', left)
         self.assertEqual([], os.listdir(
             place.container_run(container_id, 'exec')))
+
+    def test_timeout_while_the_container_is_paused(self):
+        container_id = self.run_container(*FOREVER)
+
+        def pause() -> None:
+            while len(cgroup.members(container_id)) < 12:
+                pass
+            engine.pause(container_id)
+
+        pausing = threading.Thread(target=pause)
+        pausing.start()
+        self.addCleanup(pausing.join)
+        with mock.patch.object(execution, '_END_TIMEOUT', 1):
+            began = time.monotonic()
+            done = self.sh(container_id, 'for i in 0 1 2 3 4 5 6 7 8 9; do '
+                           'sleep 1000 & done; wait', timeout=3)
+        self.assertIsNone(done.exit_code)
+        self.assertLess(time.monotonic() - began, 9)
 
     def test_timeout_holds_for_one_that_never_stops_writing(self):
         container_id = self.run_container(*FOREVER)
