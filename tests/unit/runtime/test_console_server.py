@@ -24,7 +24,7 @@ from nova_container.runtime import console_server
 from tests import framebuffer
 from tests.unit import base
 
-_TIMEOUT = 10
+_TIMEOUT = 20
 _PACKET = 8192
 
 
@@ -132,10 +132,10 @@ class ServerTest(base.TestCase):
             self._begun(connection), lambda _: None, framebuffer.SHAPES)
         shown._send = connection.sendall
         shown.ask(incremental=False)
-        monitor.says(b'\x1b#8' * 300 + b'\x1b[2J\x1b[6n\x1b[Hlast')
+        monitor.says(b'\x1b#8' * 60 + b'\x1b[2J\x1b[6n\x1b[Hlast')
         shown.until('last')
         self.assertIn(b'R', monitor.typed)
-        monitor.says(b'\x1b#8' * 300 + b'\x1b[2J\x1b[Hwords')
+        monitor.says(b'\x1b#8' * 60 + b'\x1b[2J\x1b[Hwords')
         monitor.theirs.close()
         self.assertIn('words', shown.until('[the console has ended]'))
 
