@@ -192,11 +192,12 @@ def _block_io_v2(path: str) -> BlockIO:
 
 def _network(pid: int) -> tuple[Interface, ...]:
     """From proc(5), /proc/pid/net/dev; the loopback is left out."""
-    with open(f'/proc/{pid}/net/dev_mcast') as lines:
+    # A container may give an interface of its own a name of any bytes.
+    with open(f'/proc/{pid}/net/dev_mcast',
+              errors='backslashreplace') as lines:
         indices = {name: int(index) for index, name, *_ in map(
             str.split, lines)}
     found = []
-    # A container may give an interface of its own a name of any bytes.
     with open(f'/proc/{pid}/net/dev', errors='backslashreplace') as lines:
         for line in lines:
             name, colon, rest = line.partition(':')
