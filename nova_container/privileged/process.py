@@ -31,14 +31,18 @@ class Process:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """Fields 3 and on of /proc/pid/stat; None for none and for a zombie."""
+    """Fields 3 and on of /proc/pid/stat; None for none and for a zombie.
+
+    A process whose first thread alone has ended looks like one, and runs.
+    """
     try:
         with open(f'/proc/{pid}/stat', 'rb', buffering=0) as file:
             # The command's name may hold spaces and brackets.
             fields = file.read().rpartition(b')')[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in (b'Z', b'X') else fields
+    ended = fields[0] in (b'Z', b'X') and int(fields[17]) <= 1
+    return None if ended else fields
 
 
 def identify(pid: int) -> Process | None:
