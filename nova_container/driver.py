@@ -53,6 +53,7 @@ from nova_container.compute import volume_driver
 from nova_container.compute import volume_recovery
 from nova_container.compute import volumes
 from nova_container import conf
+from nova_container import exception
 from nova_container.image import store
 from nova_container.privileged import place
 from nova_container.runtime import console
@@ -461,9 +462,17 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             LOG.warning('There is no container to plug interfaces into',
                         instance=instance)
             return
-        with fault.translated(instance):
-            if state.read(instance.uuid).process is not None:
+        # Its restart policy may be at work on it by now.
+        with fault.translated(instance), lifecycle.exclusive(instance.uuid):
+            if state.read(instance.uuid).process is None:
+                return
+            try:
                 port.plug(instance, network_info)
+            except exception.ContainerError as e:
+                if state.read(instance.uuid).process is not None:
+                    raise
+                LOG.info('It ended while its interfaces were looked at: %s',
+                         e, instance=instance)
 
     def unplug_vifs(self, instance, network_info):
         with fault.translated(instance):

@@ -28,6 +28,8 @@ from nova.virt import event as virtevent
 import os_vif
 
 from nova_container.compute import intent
+from nova_container.compute import lifecycle
+from nova_container.compute import port
 from nova_container.compute import volumes
 from nova_container import driver as container_driver
 from nova_container.privileged import definition
@@ -39,6 +41,7 @@ from nova_container.spec import command
 from nova_container.spec import container
 from nova_container.spec import disk
 from nova_container.spec import health
+from nova_container.spec import network
 from nova_container.spec import restart
 from tests.functional import base
 from tests.functional import test_volume
@@ -232,6 +235,35 @@ class DriverTest(DriverTestCase):
         engine.halt(instance.uuid, 1)
         self.begin_service()
         self.await_started_again(instance, before)
+
+    def test_ends_while_the_service_starts(self):
+        """Nova's start takes no error here: no other server would come up."""
+        instance = self.boot('/bin/sleep', '1000000')
+        interface = network.NetworkInterface('eth0', 'nct0',
+                                             'fa:16:3e:00:00:01', 1442)
+
+        def plug(*_):
+            processes.send_signal(state.read(instance.uuid).process, 9)
+            self.finish(instance.uuid)
+            engine.plug(instance.uuid, interface)
+
+        with mock.patch.object(port, 'plug', autospec=True,
+                               side_effect=plug) as called:
+            self.driver.plug_vifs(instance, [])
+        called.assert_called_once()
+
+    def test_interfaces_wait_for_who_starts_it(self):
+        instance = self.boot('/bin/sleep', '1000000')
+        plugged = threading.Event()
+        self.enterContext(mock.patch.object(
+            port, 'plug', lambda *_: plugged.set()))
+        thread = threading.Thread(target=self.driver.plug_vifs,
+                                  args=(instance, []))
+        with lifecycle.exclusive(instance.uuid):
+            thread.start()
+            self.assertFalse(plugged.wait(1))
+        thread.join(_TIMEOUT)
+        self.assertTrue(plugged.is_set())
 
     def test_health_is_written_to_metadata(self):
         instance = self.boot(*_WELL, health=health.Healthcheck(
