@@ -98,6 +98,11 @@ def end(container_id: str, due: int | None = None) -> None:
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
     namespace.with_mounts(_unmount_below, run_dir)
+    # A command that begins or ends meanwhile shall neither have a file to
+    # remove nor a place to make one.
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(os.path.join(run_dir, 'exec'),
+                  os.path.join(run_dir, 'exec.gone'))
     # The mounts are not visible here, so this cannot reach into them; and
     # no tenant can make anything here, deep directories least of all.
     shutil.rmtree(run_dir)

@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import contextlib
 import os
 import shutil
 import signal
@@ -51,6 +52,30 @@ class LifecycleTest(base.RuntimeTestCase):
                          set(self.text(container_id).split()))
         engine.halt(container_id)
         self.assertEqual(7, state.read(container_id).exit_code)
+
+    def test_halted_while_commands_begin_and_end(self):
+        """Each has a file in the run directory."""
+        container_id = self.define(*FOREVER)
+        over = threading.Event()
+
+        def begin_and_end():
+            while not over.is_set():
+                path = place.container_run(container_id, 'exec',
+                                           uuid.uuid4().hex)
+                with contextlib.suppress(FileNotFoundError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+                    os.unlink(path)
+
+        thread = threading.Thread(target=begin_and_end)
+        self.addCleanup(thread.join)
+        self.addCleanup(over.set)
+        thread.start()
+        for _ in range(10):
+            engine.create(container_id)
+            engine.start(container_id)
+            engine.halt(container_id)
+            self.assertFalse(os.path.exists(
+                place.container_run(container_id)))
 
     def test_process_is_held_until_start(self):
         container_id = self.define('/bin/touch', '/srv/started')
