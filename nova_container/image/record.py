@@ -118,7 +118,9 @@ class Images:
         """Remove what was half written."""
         for name in os.listdir(self.path):
             if not name.endswith(_SUFFIX):
-                os.unlink(os.path.join(self.path, name))
+                # Another process of ours may just have written it.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.path, name))
 
     def ids(self) -> list[str]:
         """All images that have a record."""

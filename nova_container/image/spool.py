@@ -88,7 +88,9 @@ class Spool:
     def recover(self) -> None:
         """Remove what a killed service left."""
         for entry in os.scandir(self._path):
-            with open(entry.path, 'rb') as file:
+            # Another process of ours may just be done with it.
+            with contextlib.suppress(FileNotFoundError), \
+                    open(entry.path, 'rb') as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -127,11 +127,14 @@ def recover() -> list[str]:
     trash = [place.state('trash', name)
              for name in os.listdir(place.state('trash'))]
     for slot in os.listdir(place.state('ids')):
-        owner = os.readlink(place.state('ids', slot))
-        # The container at its place and one that was set aside have two.
-        if not any(_has_slot(directory, slot) for directory in (
-                place.container_state(owner), place.parked(owner), *trash)):
-            os.unlink(place.state('ids', slot))
+        # The helper of the killed service may be giving it back.
+        with contextlib.suppress(FileNotFoundError):
+            owner = os.readlink(place.state('ids', slot))
+            # The container at its place and one that was set aside have two.
+            if not any(_has_slot(directory, slot) for directory in (
+                    place.container_state(owner), place.parked(owner),
+                    *trash)):
+                os.unlink(place.state('ids', slot))
     return touched
 
 

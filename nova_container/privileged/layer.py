@@ -401,15 +401,15 @@ def recover() -> list[str]:
         they were on its disk
     """
     for entry in os.scandir(place.state('layers', 'tmp')):
-        fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_tree(entry.path)
-        except BlockingIOError:
-            # The helper of a service that ended has not ended yet.
-            pass
-        finally:
-            os.close(fd)
+        # The helper of a service that ended has not ended yet, or just now.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fd = os.open(entry.path,
+                         os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_tree(entry.path)
+            finally:
+                os.close(fd)
     lost = []
     boot_id = _boot_id()
     for entry in os.scandir(place.state('layers', 'sha256')):

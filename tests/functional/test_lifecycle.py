@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from unittest import mock
 import uuid
 
 from nova_container import exception
@@ -245,6 +246,21 @@ class RecoveryTest(base.RuntimeTestCase):
         host.recover()
         self.assertEqual([], os.listdir(place.state('trash')))
         self.assertNotIn(slot, os.listdir(place.state('ids')))
+
+    def test_removal_that_ends_meanwhile(self):
+        """By the helper of the service that was killed."""
+        container_id = self.define(*FOREVER)
+        listdir = os.listdir
+
+        def listed(path):
+            found = listdir(path)
+            if path == place.state('ids'):
+                engine.undefine(container_id)
+            return found
+
+        with mock.patch.object(os, 'listdir', listed):
+            host.recover()
+        self.assertEqual([], os.listdir(place.state('trash')))
 
     def test_one_that_cannot_be_removed_keeps_no_other_from_it(self):
         stuck, other = self.define(*FOREVER), self.define(*FOREVER)

@@ -628,6 +628,19 @@ class RecoveryTest(UnpackTestCase):
             self.assertTrue(os.path.isdir(place))
         self.assertFalse(os.path.exists(place))
 
+    def test_work_that_ends_meanwhile(self):
+        with contextlib.ExitStack() as work:
+            work.enter_context(privileged._workplace())
+            scandir = os.scandir
+
+            def listed(path):
+                found = list(scandir(path))
+                work.close()
+                return found
+
+            with mock.patch.object(os, 'scandir', listed):
+                privileged.recover()
+
 
 class PrivilegeTest(UnpackTestCase):
     """What a service that was taken over could ask for."""
