@@ -18,6 +18,7 @@ else. Files are made as the container's root, for the host's root has no id
 there.
 """
 
+from collections.abc import Iterator
 import contextlib
 import dataclasses
 import errno
@@ -69,8 +70,10 @@ def attach(container_id: str, wish: dict[str, typing.Any]) -> None:
         # First, so that whoever was killed in the middle has it detached.
         _save(after)
         undo.callback(_save, dataclasses.replace(before, volumes=rest))
-        if container.runs(container_id):
-            _plug(container_id, wanted)
+        init = container.find_process(container_id)
+        if init is not None and process.alive(init):
+            with _unless_ended(init):
+                _plug(container_id, wanted)
         undo.pop_all()
 
 
@@ -135,14 +138,29 @@ def _inside(container_id: str, steps: typing.Callable[..., None],
 
 def _where(seen_by: process.Process, steps: typing.Callable[..., None],
            *args: typing.Any) -> None:
-    fd = os.open(f'/proc/{seen_by.pid}/ns/mnt', os.O_RDONLY | os.O_CLOEXEC)
+    ended = exception.StateConflict(
+        f'process {seen_by.pid} of the container has just ended')
+    try:
+        fd = os.open(f'/proc/{seen_by.pid}/ns/mnt',
+                     os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ended
     try:
         if not process.alive(seen_by):
-            raise exception.StateConflict(
-                f'process {seen_by.pid} of the container has just ended')
+            raise ended
         namespace.with_mounts_of(fd, steps, *args)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _unless_ended(seen_by: process.Process) -> Iterator[None]:
+    """What fails because a process has ended need not be done any more."""
+    try:
+        yield
+    except exception.StateConflict:
+        if process.alive(seen_by):
+            raise
 
 
 def _put(make: typing.Callable[[str], None], tree: int, path: str,
@@ -175,9 +193,11 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
     found = volume.find(gone.volume)
     if found is None:
         return
-    running = container.runs(container_id)
+    init = container.find_process(container_id)
+    if init is not None and not process.alive(init):
+        init = None
     if gone.path is None:
-        if not running:
+        if init is None:
             return
         _require_taking_devices(container_id, 'detach')
         with contextlib.ExitStack() as undo:
@@ -186,8 +206,9 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
                           container_id, gone,
                           container.id_map(container_id).outside)
             _refuse_open(container_id, gone, found)
-            _inside(container_id, _take_device, f'/dev/{gone.device}',
-                    found.number)
+            with _unless_ended(init):
+                _where(init, _take_device, f'/dev/{gone.device}',
+                       found.number)
             undo.pop_all()
         namespace.with_mounts(volume.remove_node, container_id, gone)
         device = runtime_config.BlockDevice(
@@ -195,14 +216,16 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
             read_only=found.read_only)
         _let_through(container_id, device, False)
         return
-    if running:
-        _inside(container_id, _take_mount, gone.path, found.number)
+    if init is not None:
+        with _unless_ended(init):
+            _where(init, _take_mount, gone.path, found.number)
     target = volume.mount_point(container_id, gone.volume)
     namespace.with_mounts(_unmount, target)
     monitor = container.monitor(container_id)
     if monitor is not None:
         # It has a copy of all that was mounted when the container began.
-        _where(monitor, _unmount, target)
+        with _unless_ended(monitor):
+            _where(monitor, _unmount, target)
     volume.require_unused(found.path, f'detaching volume {gone.volume}')
 
 

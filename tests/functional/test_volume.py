@@ -22,9 +22,12 @@ import uuid
 
 from nova_container import exception
 from nova_container.privileged import cgroup
+from nova_container.privileged import hotplug
 from nova_container.privileged import place
+from nova_container.privileged import process as processes
 from nova_container.privileged import volume as privileged_volume
 from nova_container.runtime import engine
+from nova_container.runtime import state
 from nova_container.runtime import volume
 from nova_container.spec import command
 from nova_container.spec import disk
@@ -87,6 +90,19 @@ class VolumeTestCase(base.RuntimeTestCase):
         return unittest.mock.patch.object(privileged_volume, '_BUSY_TIMEOUT',
                                           0)
 
+    def ending(self, container_id: str, step: str):
+        """A context in which the process ends before a step of ``hotplug``.
+        """
+        real = getattr(hotplug, step)
+
+        def end(*args):
+            if (init := state.read(container_id).process) is not None:
+                processes.send_signal(init, 9)
+                self.finish(container_id)
+            return real(*args)
+
+        return unittest.mock.patch.object(hotplug, step, end)
+
     def inside(self, container_id: str, script: str) -> str:
         done = engine.execute(container_id, command.Command(
             args=('/bin/sh', '-ec', script)))
@@ -127,6 +143,19 @@ class DeviceTest(VolumeTestCase):
         volume.detach(container_id, name)
         with open(device, 'rb') as file:
             self.assertEqual(b'hello\n', file.read(6))
+
+    def test_container_that_ends_meanwhile(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        with self.ending(container_id, '_let_through'):
+            self.attach(container_id, name)
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.inside(container_id, 'test -b /dev/vdb')
+        with self.ending(container_id, '_refuse_open'):
+            volume.detach(container_id, name)
+        self.assertFalse(volume.of(container_id))
 
     def test_from_the_start(self):
         name = self.connected()
@@ -391,6 +420,19 @@ class MountTest(VolumeTestCase):
         engine.start(container_id)
         self.assertEqual('0 1777', self.inside(container_id,
                                                'stat -c "%u %a" /tmp'))
+
+    def test_container_that_ends_meanwhile(self):
+        name = self.connected()
+        container_id = self.run_container(*FOREVER)
+        with self.ending(container_id, '_where'):
+            self.attach(container_id, name, path='/data')
+        engine.halt(container_id)
+        engine.create(container_id)
+        engine.start(container_id)
+        self.inside(container_id, 'grep -q " /data " /proc/mounts')
+        with self.ending(container_id, '_where'):
+            volume.detach(container_id, name)
+        self.assertFalse(volume.of(container_id))
 
     def test_busy(self):
         name = self.connected()
