@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 
+from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
@@ -56,7 +57,12 @@ def hold(container_id: str) -> None:
     """Hold the processes of a container that ``runs``, until ``let_go``."""
     with open(_mark(container_id), 'w'):
         pass
-    oci_runtime.call('pause', container_id)
+    try:
+        oci_runtime.call('pause', container_id)
+    except exception.RuntimeFailed:
+        # What has just ended is still enough.
+        if cgroup.members(container_id):
+            raise
 
 
 def let_go(container_id: str) -> bool:

@@ -47,6 +47,7 @@ from nova_container.privileged import host
 from nova_container.privileged import layer as layers
 from nova_container.privileged import namespace
 from nova_container.privileged import place
+from nova_container.privileged import process as processes
 from nova_container.runtime import engine
 from nova_container.runtime import state
 from nova_container.spec import disk
@@ -260,6 +261,22 @@ class DiffTest(DiffTestCase):
         engine.pause(container_id)
         self.diff(container_id)
         self.assertIs(state.Status.PAUSED, state.read(container_id).status)
+
+    def test_what_ends_before_it_is_held(self):
+        container_id = self.run_container(
+            '/bin/sh', '-c', 'echo kept > /srv/x; echo ready; sleep 1000')
+        self.await_text(container_id, 'ready')
+        call = freezer.oci_runtime.call
+
+        def end(*args):
+            processes.send_signal(state.read(container_id).process, 9)
+            self.finish(container_id)
+            call(*args)
+
+        with mock.patch.object(freezer.oci_runtime, 'call', end):
+            _, path = self.diff(container_id, 'none')
+        with tarfile.open(path) as archive:
+            self.assertIn('srv/x', archive.getnames())
 
     def test_killed_meanwhile_it_runs_on(self):
         container_id = self.run_container('/bin/sleep', '1000')
