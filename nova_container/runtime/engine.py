@@ -22,6 +22,7 @@ Between create and start the process is held: interfaces are plugged then, so
 no process ever runs without its network.
 """
 
+import contextlib
 import dataclasses
 import errno
 import typing
@@ -147,7 +148,9 @@ def stop(container_id: str, timeout: float) -> None:
         timeout = own
     if current.status in (state.Status.PAUSED, state.Status.SUSPENDED,
                           state.Status.HELD):
-        container.resume(container_id)
+        # Who held it may have let it go, and it has ended since.
+        with contextlib.suppress(exception.StateConflict):
+            container.resume(container_id)
     if current.process is not None and timeout > 0:
         if container.terminate(container_id):
             process.wait(current.process, timeout)

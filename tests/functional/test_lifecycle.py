@@ -21,6 +21,8 @@ import uuid
 
 from nova_container import exception
 from nova_container.privileged import cgroup
+from nova_container.privileged import container as container_
+from nova_container.privileged import freezer
 from nova_container.privileged import host
 from nova_container.privileged import linux
 from nova_container.privileged import namespace
@@ -101,6 +103,24 @@ class LifecycleTest(base.RuntimeTestCase):
     def test_process_that_ignores_its_stop_signal_is_killed(self):
         container_id = self.run_container(*FOREVER)
         engine.stop(container_id, 0.1)
+        self.assertEqual(128 + signal.SIGKILL,
+                         state.read(container_id).exit_code)
+
+    def test_stopped_while_it_is_held_and_then_ends(self):
+        """As for a snapshot, which keeps who stops it waiting."""
+        container_id = self.run_container(*FOREVER)
+        init = state.read(container_id).process
+        freezer.hold(container_id)
+        resume = container_.resume
+
+        def let_go(_):
+            freezer.let_go(container_id)
+            processes.send_signal(init, 9)
+            self.finish(container_id)
+            resume(container_id)
+
+        with mock.patch.object(container_, 'resume', let_go):
+            engine.stop(container_id, 20)
         self.assertEqual(128 + signal.SIGKILL,
                          state.read(container_id).exit_code)
 
