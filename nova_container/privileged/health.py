@@ -16,6 +16,7 @@ import json
 import os
 
 from nova_container import exception
+from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
 from nova_container.privileged import definition
@@ -33,7 +34,8 @@ def check(container_id: str) -> str:
     """Run the container's own check once.
 
     :returns: the status it has from now on
-    :raises StateConflict: it does not run, or has no check
+    :raises StateConflict: it does not run, is paused before the check has
+        ended, or has no check
     """
     wish = definition.load(container_id).health
     if wish is None:
@@ -57,6 +59,9 @@ def check(container_id: str) -> str:
         if container.require_process(container_id) != init:
             raise exception.StateConflict(
                 f'container {container_id} was started anew')
+        if exit_code != 0 and cgroup.frozen(container_id):
+            raise exception.StateConflict(
+                f'container {container_id} was paused meanwhile')
         path = place.container_run(container_id, 'health.json')
         found = read(container_id).after(wish, exit_code, output,
                                          container.uptime(container_id))

@@ -10,11 +10,15 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+from concurrent import futures
 import os
 import pathlib
 import threading
 import time
+from unittest import mock
 
+from nova_container import exception
+from nova_container.privileged import execution
 from nova_container.privileged import health as privileged
 from nova_container.privileged import place
 from nova_container.runtime import engine
@@ -88,6 +92,23 @@ class HealthTest(HealthTestCase):
                                         timeout=0.2)
         self.assertEqual('unhealthy', self.check(container_id))
         self.assertIn('no answer', privileged.read(container_id).output)
+
+    def test_paused_meanwhile_is_no_failure(self):
+        container_id = self.run_checked(
+            ('/bin/sh', '-c', 'touch /srv/begun; exec sleep 1000'),
+            retries=1, timeout=2.0)
+        self.enterContext(mock.patch.object(execution, '_END_TIMEOUT', 0))
+        with futures.ThreadPoolExecutor() as pool:
+            checked = pool.submit(privileged.check, container_id)
+            while not os.path.exists(self.upper(container_id, 'srv/begun')):
+                self.assertFalse(checked.done())
+            engine.pause(container_id)
+            with self.assertRaisesRegex(exception.StateConflict, 'paused'):
+                checked.result()
+        with self.assertRaisesRegex(exception.StateConflict, 'paused'):
+            privileged.check(container_id)
+        engine.resume(container_id)
+        self.assertEqual('starting', state.read(container_id).health)
 
     def test_command_that_is_not_there(self):
         container_id = self.run_checked(('/bin/nowhere',), retries=1)
