@@ -235,6 +235,10 @@ def take_down(path: str) -> bool:
         device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             detach(device)
+        except OSError as e:
+            # Somebody was the last to use it after it was taken down before.
+            if e.errno != errno.ENXIO:
+                raise
         finally:
             os.close(device)
     deadline = time.monotonic() + _BUSY_TIMEOUT

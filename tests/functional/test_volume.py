@@ -23,6 +23,7 @@ import uuid
 from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import hotplug
+from nova_container.privileged import loop
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
 from nova_container.privileged import volume as privileged_volume
@@ -359,6 +360,22 @@ class ConnectTest(VolumeTestCase):
         finally:
             os.close(fd)
         self.assertEqual(64 * _MIB, volume.take_size(name))
+
+    def test_loop_device_whose_last_user_goes_meanwhile(self):
+        image = os.open(self.directory / 'image', os.O_RDWR | os.O_CREAT)
+        os.truncate(image, _MIB)
+        user, path = loop.attach(image, 512, loop.FLAG_AUTOCLEAR)
+        os.close(image)
+        bound = loop._bound
+
+        def last_look(path):
+            found = bound(path)
+            with contextlib.suppress(OSError):
+                os.close(user)
+            return found
+
+        with unittest.mock.patch.object(loop, '_bound', last_look):
+            self.assertTrue(loop.take_down(path))
 
     def test_file_on_a_share(self):
         """It gets a loop device, which goes with it."""
