@@ -18,6 +18,7 @@ privileged helper.
 """
 
 import dataclasses
+import errno
 import os
 import pathlib
 import re
@@ -190,22 +191,38 @@ def _block_io_v2(path: str) -> BlockIO:
                    count['wios'])
 
 
+def _lines(pid: int, name: str) -> list[str]:
+    """Of a file about a process's network namespace.
+
+    :raises ProcessLookupError: the process has ended
+    """
+    try:
+        # A container may give an interface of its own a name of any bytes.
+        with open(f'/proc/{pid}/net/{name}',
+                  errors='backslashreplace') as file:
+            return file.readlines()
+    except OSError as e:
+        # The network namespace is just going.
+        if e.errno != errno.ENXIO:
+            raise
+        raise ProcessLookupError(pid)
+
+
 def _network(pid: int) -> tuple[Interface, ...]:
-    """From proc(5), /proc/pid/net/dev; the loopback is left out."""
-    # A container may give an interface of its own a name of any bytes.
-    with open(f'/proc/{pid}/net/dev_mcast',
-              errors='backslashreplace') as lines:
-        indices = {name: int(index) for index, name, *_ in map(
-            str.split, lines)}
+    """From proc(5), /proc/pid/net/dev; the loopback is left out.
+
+    :raises ProcessLookupError: the process has ended
+    """
+    indices = {name: int(index) for index, name, *_ in map(
+        str.split, _lines(pid, 'dev_mcast'))}
     found = []
-    with open(f'/proc/{pid}/net/dev', errors='backslashreplace') as lines:
-        for line in lines:
-            name, colon, rest = line.partition(':')
-            if colon and name.strip() != 'lo':
-                numbers = [int(word) for word in rest.split()]
-                card = Interface(name.strip(), *numbers[:4], *numbers[8:12])
-                found.append(dataclasses.replace(
-                    card, index=indices.get(card.name)))
+    for line in _lines(pid, 'dev'):
+        name, colon, rest = line.partition(':')
+        if colon and name.strip() != 'lo':
+            numbers = [int(word) for word in rest.split()]
+            card = Interface(name.strip(), *numbers[:4], *numbers[8:12])
+            found.append(dataclasses.replace(
+                card, index=indices.get(card.name)))
     return tuple(found)
 
 

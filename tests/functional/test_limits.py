@@ -10,6 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ import subprocess
 import termios
 import time
 import traceback
+from unittest import mock
 
 from nova_container import exception
 from nova_container.privileged import cgroup
@@ -388,6 +390,16 @@ class StatsTest(NetworkTestCase):
                 traceback.print_exc()
                 os._exit(1)
         self.assertEqual(0, os.waitpid(child, 0)[1])
+
+    def test_of_what_ends_meanwhile(self):
+        container_id = self.run_container(*FOREVER)
+
+        def gone(path):
+            raise OSError(errno.ENXIO, 'its network namespace ends', path)
+
+        with mock.patch.object(stats, 'open', gone, create=True), \
+                self.assertRaises(exception.StateConflict):
+            stats.read(container_id)
 
     def test_of_what_does_not_run(self):
         container_id = self.define(*FOREVER)
