@@ -62,6 +62,9 @@ _PIPE_MAX = 1 << 20
 # What is left once a command was killed; longer means a hang in the kernel.
 _END_TIMEOUT = 10
 
+# Seconds between looks for the process that the runtime starts.
+_START_PAUSE = 0.02
+
 # What runc (a Go abort) and crun say when there is no room for a process.
 _NO_ROOM = re.compile(r'newosproc|pthread_create failed|fail startup|'
                       r'Resource temporarily unavailable')
@@ -174,7 +177,7 @@ class _Session:
             ended, output = _collect(
                 child, [stream for stream, _ in streams], deadline, limit)
             if not ended:
-                self.kill()
+                self._kill(child)
         if ended and not self.started(child.returncode):
             raise self._failure(output[1][:limit].decode(errors='replace'))
         return {'exit_code': child.returncode if ended else None,
@@ -205,8 +208,16 @@ class _Session:
             return e
         return oci_runtime.failure(self._id, oci_runtime.words(words), 'exec')
 
-    def kill(self) -> None:
-        """SIGKILL for the command and every process of its session."""
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        """SIGKILL for the command and every process of its session.
+
+        The runtime tells whom it has started a little later, and what it
+        starts goes on if it is killed before.
+        """
+        deadline = time.monotonic() + _END_TIMEOUT
+        while (_leader(self._pid_file) is None and child.poll() is None
+               and time.monotonic() < deadline):
+            time.sleep(_START_PAUSE)
         _kill_session(self._id, self._pid_file)
 
 
@@ -330,11 +341,17 @@ def _resolve(container_id: str, user: str) -> Identity:
         os.close(fd)
 
 
-def _kill_session(container_id: str, pid_file: str) -> None:
+def _leader(pid_file: str) -> int | None:
     try:
         with open(pid_file) as file:
-            leader = int(file.read())
+            return int(file.read())
     except (FileNotFoundError, ValueError):
+        return None
+
+
+def _kill_session(container_id: str, pid_file: str) -> None:
+    leader = _leader(pid_file)
+    if leader is None:
         return
     ended = session(container_id, leader)
     for found in ended:

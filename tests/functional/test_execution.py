@@ -68,6 +68,16 @@ class ExecuteTest(ExecutionTestCase):
         container_id = self.run_container(*FOREVER)
         self.assertEqual(137, self.sh(container_id, 'kill -9 $$').exit_code)
 
+    def test_time_that_is_up_while_the_command_begins(self):
+        container_id = self.run_container(*FOREVER)
+        init = state.read(container_id).process
+        for hundredths in range(1, 16):
+            done = engine.execute(container_id, command.Command(FOREVER),
+                                  timeout=hundredths / 100)
+            self.assertIsNone(done.exit_code)
+        self.assertEqual({init}, set(map(
+            processes.identify, cgroup.members(container_id))) - {None})
+
     def test_sees_the_container_not_the_host(self):
         container_id = self.run_container(*FOREVER)
         done = self.sh(container_id, 'hostname; cat /proc/1/cmdline; id -u')
