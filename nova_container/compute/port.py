@@ -241,13 +241,18 @@ def attach(virtapi, instance, vif) -> None:
     :param vif: nova.network.model.VIF
     :raises NetworkFailed: as for ``plug_and_wait``; nothing is left of it
     """
+    _check(vif)
     if state.read(instance.uuid).process is None:
-        _check(vif)
         return
-    taken = {nic.name for nic in stats.read(instance.uuid).network}
-    index = next(number for number in itertools.count()
-                 if f'eth{number}' not in taken)
-    with contextlib.ExitStack() as undo:
-        undo.callback(unplug, instance, [vif])
-        plug_and_wait(virtapi, instance, [vif], index)
-        undo.pop_all()
+    try:
+        taken = {nic.name for nic in stats.read(instance.uuid).network}
+        index = next(number for number in itertools.count()
+                     if f'eth{number}' not in taken)
+        with contextlib.ExitStack() as undo:
+            undo.callback(unplug, instance, [vif])
+            plug_and_wait(virtapi, instance, [vif], index)
+            undo.pop_all()
+    except (exception.StateConflict, exception.NetworkFailed):
+        # It may have ended meanwhile.
+        if state.read(instance.uuid).process is not None:
+            raise

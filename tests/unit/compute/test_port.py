@@ -210,3 +210,38 @@ class UnplugTest(unittest.TestCase):
         port.unplug(None, [vif(V4, vif_type='binding_failed')])
         self.assertEqual([], self.left)
         self.assertEqual({'tapf151f10a-ab'}, self.devices)
+
+
+class AttachTest(unittest.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.runs = True
+        for module, name, fake in (
+                (port.state, 'read', self.read),
+                (port.stats, 'read', lambda _: mock.Mock(network=())),
+                (port, 'plug_and_wait', self.plug),
+                (port, 'unplug', mock.Mock())):
+            self.enterContext(mock.patch.object(module, name, fake))
+        self.ends = False
+
+    def read(self, _):
+        return mock.Mock(process=self.runs or None)
+
+    def plug(self, *_):
+        self.runs = not self.ends
+        raise exception.StateConflict('it is not running')
+
+    def test_container_that_ends_meanwhile_gets_it_later(self):
+        self.ends = True
+        port.attach(None, mock.Mock(), vif(V4))
+        port.unplug.assert_called_once()
+
+    def test_container_that_runs_on_is_told_of(self):
+        with self.assertRaises(exception.StateConflict):
+            port.attach(None, mock.Mock(), vif(V4))
+
+    def test_port_that_no_container_can_have(self):
+        self.runs = False
+        with self.assertRaises(exception.NetworkFailed):
+            port.attach(None, mock.Mock(), vif(V4, vif_type='binding_failed'))
