@@ -153,10 +153,12 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
         self._quiescer = quiescing.Quiescer()
         self._maintenance = maintenance.Maintenance(host, self.virtapi)
         for container_id in state.ids():
-            if os.path.exists(place.container_run(container_id)):
-                self._watch(container_id)
-            elif restart.plan(container_id):
-                self._restarter.ended(container_id)
+            # The helper of a killed service may just have removed it.
+            with contextlib.suppress(exception.ContainerNotFound):
+                if os.path.exists(place.container_run(container_id)):
+                    self._watch(container_id)
+                elif restart.plan(container_id):
+                    self._restarter.ended(container_id)
 
     def process_instances_at_startup(self, context, instances):
         self._settler.at_start(instances)

@@ -35,6 +35,7 @@ from nova_container import driver as container_driver
 from nova_container.privileged import definition
 from nova_container.privileged import process as processes
 from nova_container.runtime import engine
+from nova_container.runtime import monitor
 from nova_container.runtime import state
 from nova_container.runtime import volume
 from nova_container.spec import command
@@ -235,6 +236,19 @@ class DriverTest(DriverTestCase):
         engine.halt(instance.uuid, 1)
         self.begin_service()
         self.await_started_again(instance, before)
+
+    def test_removed_while_the_service_starts(self):
+        """By the helper of the service that was killed."""
+        container_id = self.run_container('/bin/sleep', '1000000')
+        self.driver.cleanup_host('host')
+        watch = monitor.ExitMonitor.watch
+
+        def remove(own, found):
+            engine.undefine(container_id)
+            watch(own, found)
+
+        with mock.patch.object(monitor.ExitMonitor, 'watch', remove):
+            self.begin_service()
 
     def test_ends_while_the_service_starts(self):
         """Nova's start takes no error here: no other server would come up."""
