@@ -233,7 +233,7 @@ def pause(container_id: str) -> None:
 def _freeze(container_id: str) -> None:
     """What is held still stays so, from now on because somebody asked."""
     if not (freezer.forget(container_id) and cgroup.frozen(container_id)):
-        oci_runtime.call('pause', container_id)
+        freezer.freeze(container_id)
 
 
 @context.entrypoint

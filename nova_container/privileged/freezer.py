@@ -19,11 +19,16 @@ asked for a pause, and ``host.recover`` lets them go.
 from collections.abc import Iterator
 import contextlib
 import os
+import time
 
 from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
+
+# Seconds, and what runc says each time that it gives up.
+_FREEZE_TIMEOUT = 30
+_UNFROZEN = 'unable to freeze'
 
 
 def _mark(container_id: str) -> str:
@@ -58,11 +63,30 @@ def hold(container_id: str) -> None:
     with open(_mark(container_id), 'w'):
         pass
     try:
-        oci_runtime.call('pause', container_id)
+        freeze(container_id)
     except exception.RuntimeFailed:
         # What has just ended is still enough.
         if cgroup.members(container_id):
             raise
+
+
+def freeze(container_id: str) -> None:
+    """Hold the processes of a container still until they are resumed.
+
+    With cgroup version 1 runc tries for a fraction of a second, in which a
+    process of a loaded host may not have run at all.
+
+    :raises RuntimeFailed: they do not run, or not all could be held
+    """
+    deadline = time.monotonic() + _FREEZE_TIMEOUT
+    while True:
+        try:
+            oci_runtime.call('pause', container_id)
+            return
+        except exception.RuntimeFailed as e:
+            if (_UNFROZEN not in e.message
+                    or time.monotonic() > deadline):
+                raise
 
 
 def let_go(container_id: str) -> bool:

@@ -138,6 +138,22 @@ class LifecycleTest(base.RuntimeTestCase):
         self.assertFalse(
             os.path.exists(place.container_state(container_id)))
 
+    def test_paused_on_a_host_under_load(self):
+        """Where runc gives up."""
+        container_id = self.run_container(*FOREVER)
+        call = oci_runtime.call
+        told = [exception.RuntimeFailed('runc pause failed: unable to '
+                                        'freeze')] * 2
+
+        def under_load(*args):
+            if told:
+                raise told.pop()
+            call(*args)
+
+        with mock.patch.object(oci_runtime, 'call', under_load):
+            engine.pause(container_id)
+        self.assertIs(state.Status.PAUSED, state.read(container_id).status)
+
     def test_pause_and_resume(self):
         container_id = self.run_container(*_POLITE)
         self.await_text(container_id, 'ready')
