@@ -83,7 +83,8 @@ def _ran(container_id: str) -> float:
     except FileNotFoundError:
         return 0.0
     with contextlib.suppress(FileNotFoundError):
-        ran -= time.time() - os.stat(place.exit_file(container_id)).st_mtime
+        ended = os.stat(place.exit_file(container_id)).st_mtime
+        ran -= max(time.time() - ended, 0.0)
     return ran
 
 

@@ -231,7 +231,8 @@ def peer(host_device: str) -> int | None:
     path = pathlib.Path('/sys/class/net', host_device, 'iflink')
     try:
         return int(path.read_text())
-    except FileNotFoundError:
+    except OSError:
+        # It is not there, or going.
         return None
 
 
