@@ -121,7 +121,7 @@ def interactive(container_id: str, command: command_spec.Command,
             code = child.wait()
         except BaseException:
             # The runtime gives the terminal back when its command ends.
-            session.kill()
+            session.kill(child)
             child.terminate()
             child.wait()
             raise
@@ -177,7 +177,7 @@ class _Session:
             ended, output = _collect(
                 child, [stream for stream, _ in streams], deadline, limit)
             if not ended:
-                self._kill(child)
+                self.kill(child)
         if ended and not self.started(child.returncode):
             raise self._failure(output[1][:limit].decode(errors='replace'))
         return {'exit_code': child.returncode if ended else None,
@@ -208,7 +208,7 @@ class _Session:
             return e
         return oci_runtime.failure(self._id, oci_runtime.words(words), 'exec')
 
-    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+    def kill(self, child: subprocess.Popen[bytes]) -> None:
         """SIGKILL for the command and every process of its session.
 
         The runtime tells whom it has started a little later, and what it
