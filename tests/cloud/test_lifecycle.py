@@ -12,8 +12,6 @@
 
 """What else a user may do to a server that is there."""
 
-import gzip
-
 from openstack import exceptions
 from openstack import utils
 
@@ -21,6 +19,7 @@ from nova_container.runtime import engine
 from tests import archives
 from tests.cloud import base
 from tests.cloud import test_snapshot
+from tests.functional import base as functional
 
 # Says when it starts and when it is asked to tell what it does.
 _TALKS = ('/bin/sh -c "trap \'echo asked\' QUIT; echo started; '
@@ -190,14 +189,18 @@ class LifecycleTest(LifecycleTestCase):
             if image.name == f'{server.name}-shelved'])
 
     def test_image_and_what_is_written_fill_the_disk_each(self):
-        filler = archives.tar(archives.entry('filler', bytes(700 << 20)))
-        image = self.upload(gzip.compress(base.busybox_archive(filler), 1))
+        layers = functional.busybox_layer(), archives.tar(
+            archives.entry('filler', bytes(700 << 20)))
+        archive = archives.OciArchive()
+        image = self.upload(archive.save(archive.image(
+            *layers, compression='gzip', raw_config=archives.config(
+                layers, config={'Cmd': ['/bin/sleep', '1000000']}))))
         server = self.active(self.boot(image, metadata={
             'container:stop_signal': 'SIGKILL'}))
-        layers = set(test_snapshot.layer_images(self.user))
+        before = set(test_snapshot.layer_images(self.user))
         self.addCleanup(lambda: [
             self.user.image.delete_image(image)
-            for image in set(test_snapshot.layer_images(self.user)) - layers])
+            for image in set(test_snapshot.layer_images(self.user)) - before])
         write = 'dd if=/dev/zero of=/srv/{} bs=1M count={} 2>&1'
         self.inside(server, write.format('first', 600))
         self.act(server, 'shelve', 'SHELVED_OFFLOADED')
