@@ -20,6 +20,7 @@ in nanoseconds) and, before microversion 2.48, what the libvirt driver has
 from nova.objects import diagnostics
 
 from nova_container.compute import inventory
+from nova_container.privileged import link
 from nova_container.runtime import stats
 
 _KIB = 1 << 10
@@ -47,7 +48,7 @@ def standard(instance, state: str,
     result.add_cpu(id=0, time=found.cpu)
     # By number: interfaces that came or went meanwhile have other names than
     # the order of the ports gives.
-    macs = {stats.peer(vif['devname']): vif['address']
+    macs = {link.inside(vif['devname']): vif['address']
             for vif in instance.get_network_info() if vif['devname']}
     macs.pop(None, None)
     for nic in found.network:

@@ -68,6 +68,7 @@ def take(images: images_.Images, context, instance, image_id: str,
     :raises StateConflict: what its image was is not known on this host
     :raises ImageTooBig: the server could not be unshelved from it
     """
+    shelving = instance.task_state == task_states.SHELVING
     try:
         if changes.asked(images, context, instance, image_id):
             changes.upload(images, context, instance, image_id,
@@ -78,6 +79,10 @@ def take(images: images_.Images, context, instance, image_id: str,
     except Exception:
         # A user sees only that the image is gone again.
         LOG.exception('Snapshot %s failed', image_id, instance=instance)
+        if shelving:
+            # Nova takes away only those that a user has asked for.
+            with contextlib.suppress(nova_exception.ImageNotFound):
+                glance.API().delete(context, image_id)
         raise
 
 

@@ -158,6 +158,15 @@ def _pair(container_id: str, host_device: str) -> tuple[int, int] | None:
     return found['index'], found.get('link')
 
 
+def inside(host_device: str) -> int | None:
+    """Number of the container's end, by the host's; takes no privilege."""
+    with IPRoute() as route:
+        found = _at(route, _index(route, host_device))
+    if found is None or not (found.get('ifalias') or '').startswith(_ALIAS):
+        return None
+    return found.get('link')
+
+
 def _is_there(outside: int, inside: int) -> bool:
     """In the container's network namespace: whether it has the other end,
     whatever its name is now.

@@ -20,7 +20,6 @@ privileged helper.
 import dataclasses
 import errno
 import os
-import pathlib
 import re
 import time
 
@@ -71,7 +70,8 @@ class Interface:
     :param name: eth0, ...
     :param rx_bytes: received; likewise packets, errors and drops
     :param tx_bytes: sent; likewise
-    :param index: its number in the container; None if it is down
+    :param index: its number in the container, which ``link.inside`` has, too;
+        None while it is down
     """
 
     name: str
@@ -224,16 +224,6 @@ def _network(pid: int) -> tuple[Interface, ...]:
             found.append(dataclasses.replace(
                 card, index=indices.get(card.name)))
     return tuple(found)
-
-
-def peer(host_device: str) -> int | None:
-    """Number in the container of an interface, by the host's end of it."""
-    path = pathlib.Path('/sys/class/net', host_device, 'iflink')
-    try:
-        return int(path.read_text())
-    except OSError:
-        # It is not there, or going.
-        return None
 
 
 def _pids(group: str) -> tuple[int, int | None]:

@@ -161,6 +161,11 @@ class LifecycleTest(LifecycleTestCase):
         self.user.compute.unlock_server(server)
         self.act(server, 'stop', 'SHUTOFF')
 
+    def shelved(self, server) -> list[str]:
+        """Images that a server has been shelved to."""
+        return [image.id for image in self.user.image.images()
+                if image.name == f'{server.name}-shelved']
+
     def test_shelve_and_unshelve(self):
         server = self.active(self.boot(self.busybox(), metadata={
             'container:stop_signal': 'SIGKILL'}))
@@ -184,9 +189,7 @@ class LifecycleTest(LifecycleTestCase):
             server, 'cat /srv/kept; ls /etc | grep -w group; true'))
         self.assertEqual(addresses, self.addresses(server))
         # Nova has removed the image that it was shelved to.
-        self.assertEqual([], [
-            image.name for image in self.user.image.images()
-            if image.name == f'{server.name}-shelved'])
+        self.assertEqual([], self.shelved(server))
 
     def test_image_and_what_is_written_fill_the_disk_each(self):
         layers = functional.busybox_layer(), archives.tar(
@@ -211,6 +214,7 @@ class LifecycleTest(LifecycleTestCase):
         self.inside(server, write.format('second', 900))
         self.user.compute.shelve_server(server)
         self.assertNotIn('SHELVED', self.settled(server))
+        self.assertEqual([], self.shelved(server))
         self.user.compute.reboot_server(server, 'HARD')
         self.assertEqual('ACTIVE', self.settled(server))
         self.assertEqual('943718400', self.inside(

@@ -24,6 +24,7 @@ from unittest import mock
 
 from nova_container import exception
 from nova_container.privileged import cgroup
+from nova_container.privileged import link
 from nova_container.privileged import place
 from nova_container.privileged import quota
 from nova_container.runtime import engine
@@ -363,7 +364,7 @@ class StatsTest(NetworkTestCase):
         self.assertEqual(3, found.pids)
         [eth0] = found.network
         self.assertEqual('eth0', eth0.name)
-        self.assertEqual(stats.peer(device), eth0.index)
+        self.assertEqual(link.inside(device), eth0.index)
         self.assertGreater(eth0.rx_bytes, 1000000)
         self.assertGreater(eth0.tx_packets, 0)
         self.assertEqual(0, found.oom_kills)
@@ -394,7 +395,7 @@ class StatsTest(NetworkTestCase):
     def test_of_what_ends_meanwhile(self):
         container_id = self.run_container(*FOREVER)
 
-        def gone(path):
+        def gone(path, **options):
             raise OSError(errno.ENXIO, 'its network namespace ends', path)
 
         with mock.patch.object(stats, 'open', gone, create=True), \

@@ -18,6 +18,7 @@ from nova.network import model
 from nova import objects
 
 from nova_container.compute import diagnostics
+from nova_container.privileged import link
 from nova_container.runtime import stats
 
 FOUND = stats.Stats(
@@ -39,7 +40,7 @@ class StandardTest(unittest.TestCase):
     def setUp(self):
         super().setUp()
         self.enterContext(mock.patch.object(
-            stats, 'peer', {'tap1': 12, 'tap2': 13}.get))
+            link, 'inside', {'tap1': 12, 'tap2': 13}.get))
 
     def standard(self, *ports):
         return diagnostics.standard(types.SimpleNamespace(
