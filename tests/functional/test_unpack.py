@@ -40,6 +40,7 @@ from nova_container.privileged import confined
 from nova_container.privileged import context
 from nova_container.privileged import implied
 from nova_container.privileged import layer as privileged
+from nova_container.privileged import linux
 from nova_container.privileged import place
 from tests import archives
 from tests import cases
@@ -853,9 +854,9 @@ class UmociTest(UnpackTestCase):
             for diff_id in reversed(image.layers)], str(upper), str(work), 0)
         lower = ':'.join(str(path) for path in (
             upper, *map(self.tree, reversed(image.layers))))
-        subprocess.run(['mount', '-t', 'overlay', '-o',
-                        f'ro,userxattr,lowerdir={lower}', 'overlay',
-                        str(mine)], check=True)
+        # mount(8) takes 255 characters.
+        linux.mount('overlay', str(mine), 'overlay', linux.MS_RDONLY,
+                    f'userxattr,lowerdir={lower}')
         try:
             found = self.describe(mine, _BASE)
         finally:
