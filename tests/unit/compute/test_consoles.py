@@ -24,7 +24,7 @@ class ConsolesTest(testtools.TestCase):
 
     def test_address_that_is_not_the_hosts(self):
         options = self.useFixture(config.Config(nova.conf.CONF))
-        for host in ('192.0.2.1', '2001:db8::1'):
+        for host in ('198.51.100.1', '2001:db8::1'):
             options.config(group='serial_console', proxyclient_address=host)
             self.assertRaises(nova_exception.ConsoleTypeUnavailable,
                               consoles.Consoles().serial,
