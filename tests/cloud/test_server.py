@@ -132,8 +132,11 @@ class ProcessTest(base.CloudTestCase):
                 '/bin/sh -c "ip addr show eth0; ip route; ip -6 route; '
                 'cat /etc/resolv.conf /sys/class/net/eth0/mtu; '
                 'ping -c1 -W5 10.0.0.1 && echo reached; '
-                'wget -q -O - http://169.254.169.254/latest/meta-data/'
-                'local-ipv4 && echo -metadata; sleep 1000"'}))
+                # Neutron begins to serve a network's first port on a host
+                # once it is there.
+                'until wget -q -O - http://169.254.169.254/latest/meta-data/'
+                'local-ipv4; do sleep 1; done; echo -metadata; sleep 1000"'
+        }))
         self.await_console(server, '-metadata')
         log = self.console(server)
         self.assertIn('reached', log)
