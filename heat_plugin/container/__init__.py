@@ -10,4 +10,9 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""``NovaContainer::Container``: one container, a server of Nova's."""
+"""``NovaContainer::Container``: one container, a server of Nova's.
+
+``resource.Container`` is made of one class over the other: ``replacement``,
+``update``, ``network``, ``nova``, ``schema``, and below that Heat's own
+OS::Nova::Server. ``step``, ``mount`` and ``unfinished`` are values.
+"""

@@ -27,6 +27,8 @@ class Mount:
 
 
 def mounts(props) -> list[Mount]:
+    """Those of the property ``volumes``, without ones that are not there yet.
+    """
     keys = schema.Described
     return [Mount(volume[keys.VOLUME], volume[keys.MOUNT_PATH],
                   bool(volume[keys.READ_ONLY]))

@@ -26,7 +26,7 @@ _FLOATING_IP = 'floating_ip_id'
 
 
 class Networked(nova.NovaServer):
-    """A container's way to the world."""
+    """A container with its security groups, open ports and floating IP."""
 
     def _groups(self, props) -> list[str]:
         """The security groups, with that of the property expose."""

@@ -25,14 +25,19 @@ from heat_plugin import readiness
 from heat_plugin import words
 
 # The section of the resource's data with the first line of the log.
-LOGS_HEAD = 'logs_head'
+LOGS_HEAD_KEY = 'logs_head'
 
 
 def wanted(props) -> readiness.Wanted:
+    """What a container has to be for its resource to be complete.
+
+    :raises ValueError: ``wait_for`` is no condition
+    """
     return readiness.Wanted.parse(props[schema.Described.WAIT_FOR])
 
 
 def observation(server: ty.Any) -> readiness.Observation:
+    """What matters of a novaclient server."""
     return readiness.Observation(
         # Some clouds append words in parentheses.
         status=server.status.partition('(')[0],
@@ -123,9 +128,9 @@ class NovaServer(schema.Described):
 
     def _has_logs_head(self) -> bool:
         """Whether the first line is kept: Nova's log loses it in time."""
-        if self.data().get(LOGS_HEAD):
+        if self.data().get(LOGS_HEAD_KEY):
             return True
         first = logs.first_line(self.log())
         if first:
-            self.data_set(LOGS_HEAD, first, redact=True)
+            self.data_set(LOGS_HEAD_KEY, first, redact=True)
         return bool(first)

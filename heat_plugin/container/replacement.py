@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""A container that another takes the place of, and back."""
+"""What a container gives to its replacement, and takes back from it."""
 
 import contextlib
 

@@ -127,7 +127,8 @@ class Container(replacement.Replaceable):
     def check_create_complete(self, waiting):
         directed = self._has_floating_ip() or self._direct_floating_ip(
             self.properties)
-        return self._is_ready(waiting) and directed and self._finish()
+        return (self._is_ready(waiting) and directed
+                and self._forget_unfinished())
 
     # What is seen of it
 
@@ -139,7 +140,7 @@ class Container(replacement.Replaceable):
         if name == self.LOGS_TAIL:
             return logs.last_line(self.log())
         if name == self.LOGS_HEAD:
-            return (self.data().get(nova.LOGS_HEAD)
+            return (self.data().get(nova.LOGS_HEAD_KEY)
                     or logs.first_line(self.log()))
         if name in (self.STATE, self.HEALTH, self.EXIT_CODE):
             return getattr(nova.observation(
@@ -197,10 +198,10 @@ class Container(replacement.Replaceable):
         """
         super().handle_adopt(resource_data)
         self.client_plugin().get_server(self.resource_id)
-        first = self.data().get(nova.LOGS_HEAD)
+        first = self.data().get(nova.LOGS_HEAD_KEY)
         if first is not None:
             # It may be a password: encrypted, as it was before.
-            self.data_set(nova.LOGS_HEAD, first, redact=True)
+            self.data_set(nova.LOGS_HEAD_KEY, first, redact=True)
 
     def handle_snapshot(self):
         image = super().handle_snapshot()

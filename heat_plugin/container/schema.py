@@ -250,7 +250,8 @@ class Described(server.Server):
             description=_('How a new image is applied: Nova builds the '
                           'server anew, or it is replaced.'),
             constraints=[constraints.AllowedValues(['REBUILD', 'REPLACE'])]),
-        # Of handle_restore, for a snapshot that is restored once more.
+        # Set by handle_restore, so that a snapshot that is restored once more
+        # is a change.
         RESTORED: properties.Schema(
             properties.Schema.STRING,
             _('When it was made as in a snapshot.'),

@@ -10,7 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""What is done at Nova one after the other, without a thread that waits."""
+"""Steps at Nova, one after the other.
+
+Heat polls those of an update; ``carry_out`` waits for them elsewhere.
+"""
 
 import dataclasses
 import time
@@ -19,7 +22,7 @@ import typing as ty
 from heat.common import exception
 from heat.common.i18n import _
 
-# Seconds for a server to stop and its volumes to be detached.
+# Seconds for all steps of one ``carry_out``.
 _TIMEOUT = 180.0
 
 
@@ -37,6 +40,7 @@ class Step:
     done: bool = False
 
     def is_done(self) -> bool:
+        """Start it, or look for its end; to be called until it is."""
         if not self.started:
             self.started = self.start()
             if self.check is not None:

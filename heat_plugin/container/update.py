@@ -59,10 +59,10 @@ class Updatable(network.Networked):
         changed = earlier.names | frozenset(prop_diff)
         mounted = [*mount.mounts(self.properties), *earlier.volumes]
         volumes = mount.mounts(after)
-        known = earlier.metadata | self._metadata(self.properties).keys()
+        known = earlier.metadata.union(self._metadata(self.properties))
         unfinished.Unfinished(
             changed, (*mounted, *volumes),
-            known | self._metadata(after).keys()).keep(self)
+            known.union(self._metadata(after))).keep(self)
 
         server = self.client_plugin().get_server(self.resource_id)
         steps = [self._detachment(volume) for volume in mounted
@@ -72,7 +72,7 @@ class Updatable(network.Networked):
                           or self.physical_resource_name())
         steps += self._steps_of_network(server, changed, after)
         if self.FLAVOR in changed and not self._has_flavor(server, after):
-            steps += [self._step(progress)
+            steps += [self._step_of(progress)
                       for progress in self._update_flavor(after)]
         if changed & self.REBUILDING:
             steps.append(self._rebuilding(after))
@@ -87,9 +87,10 @@ class Updatable(network.Networked):
     def check_update_complete(self, update):
         if not all(each.is_done() for each in update.steps):
             return False
-        return self._is_ready(update.waiting) and self._finish()
+        return self._is_ready(update.waiting) and self._forget_unfinished()
 
-    def _finish(self) -> bool:
+    def _forget_unfinished(self) -> bool:
+        """Note that creation or update has succeeded; True."""
         self.data_delete(unfinished.KEY)
         return True
 
@@ -163,7 +164,7 @@ class Updatable(network.Networked):
         return (server.flavor.get('id') == flavor.id
                 or server.flavor.get('original_name') == flavor.name)
 
-    def _step(self, progress) -> step.Step:
+    def _step_of(self, progress) -> step.Step:
         """A step of OS::Nova::Server as one of ours."""
         plugin = self.client_plugin()
 
@@ -219,7 +220,7 @@ class Updatable(network.Networked):
             if server is None:
                 return False
             stopped = server.status == 'SHUTOFF'
-            self.data_delete(nova.LOGS_HEAD)
+            self.data_delete(nova.LOGS_HEAD_KEY)
             server.rebuild(
                 after[self.IMAGE], meta=self._metadata(after),
                 hostname=self._hostname(after), key_name=after[self.KEY_NAME],

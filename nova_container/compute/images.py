@@ -155,8 +155,9 @@ class Images:
             raise exception.ImageTooBig(
                 f'container {instance.uuid}: its image of {known.size} bytes '
                 f'and the {written} that it has written are more than the '
-                f'{limit} of which a host could unshelve it; delete files in '
-                'it, or boot an image of it with a larger flavor')
+                f'{limit} of which a host could unshelve it; delete files '
+                'that it has written, or boot an image of it with a larger '
+                'flavor')
 
     def adopt(self, instance, raw_config: bytes) -> store.Image | None:
         """Remember what a server is made of, if all its layers are here."""

@@ -73,8 +73,8 @@ _REASON, _BEFORE = 255, 100
 # An operator who disables a service can give a reason that begins like ours,
 # and does not mean the servers to go.
 _PATTERN = re.compile(
-    fr'maintenance mode: (?P<text>(?:{_BEGINS}|{_NONE}|{_TO_MOVE}\d'
-    fr'|{_TO_CONFIRM}\d|{_STAY}\d).*?)'
+    fr'maintenance mode: (?P<text>{_BEGINS}|{_NONE}'
+    fr'|(?:{_TO_MOVE}|{_TO_CONFIRM}|{_STAY})\d.*?)'
     r'(?: \[was disabled(?:: (?P<before>.*))?(?P<was>\]))?', re.DOTALL)
 
 

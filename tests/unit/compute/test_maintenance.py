@@ -42,5 +42,7 @@ class ReasonTest(unittest.TestCase):
     def test_somebody_else_decides(self):
         reason = str(maintenance.Reason('no server is left'))
         self.assertIsNone(maintenance.Reason.of(service(False, reason)))
-        for theirs in ('fan', 'maintenance mode: fan'):
+        for theirs in ('fan', 'maintenance mode: fan',
+                       'maintenance mode: begins at noon',
+                       'maintenance mode: no server is left to me'):
             self.assertIsNone(maintenance.Reason.of(service(True, theirs)))
