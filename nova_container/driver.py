@@ -464,8 +464,12 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
             LOG.warning('There is no container to plug interfaces into',
                         instance=instance)
             return
-        # Its restart policy may be at work on it by now.
-        with fault.translated(instance), lifecycle.exclusive(instance.uuid):
+        if self._restarter.pending(instance.uuid):
+            # That start plugs them, and may wait for Neutron meanwhile.
+            return
+        # It may be removed meanwhile, or end.
+        with fault.translated(instance), lifecycle.exclusive(instance.uuid), \
+                contextlib.suppress(exception.ContainerNotFound):
             if state.read(instance.uuid).process is None:
                 return
             try:

@@ -74,11 +74,11 @@ def require_room(instance, flavor, image: store.Image | None,
     old, new = engine.disks(instance.uuid), flavors.disks(flavor)
     if volume_backed:
         new = dataclasses.replace(new, root=None)
-    if image is not None and new.root is not None and image.size > new.root:
-        raise nova_exception.ResizeError(
-            reason=f'the image has {image.size} bytes, more than the root '
-                   f'disk of the flavor ({new.root})')
     if new.root is not None and (old.root is None or new.root < old.root):
+        if image is not None and image.size > new.root:
+            raise nova_exception.ResizeError(
+                reason=f'the image has {image.size} bytes, more than the root '
+                       f'disk of the flavor ({new.root})')
         needed = _needed(instance, set(engine.TREES) - {_EPHEMERAL})
         if needed > new.root * (1 - _OVERHEAD):
             raise nova_exception.ResizeError(

@@ -25,6 +25,7 @@ import datetime
 import io
 
 from nova.compute import task_states
+from nova.compute import utils as compute_utils
 from nova import exception as nova_exception
 from nova.image import glance
 from oslo_log import log as logging
@@ -81,8 +82,8 @@ def take(images: images_.Images, context, instance, image_id: str,
         LOG.exception('Snapshot %s failed', image_id, instance=instance)
         if shelving:
             # Nova takes away only those that a user has asked for.
-            with contextlib.suppress(nova_exception.ImageNotFound):
-                glance.API().delete(context, image_id)
+            compute_utils.delete_image(context, instance, glance.API(),
+                                       image_id)
         raise
 
 

@@ -141,7 +141,7 @@ def _where(seen_by: process.Process, steps: typing.Callable[..., None],
     ended = exception.StateConflict(
         f'process {seen_by.pid} of the container has just ended')
     try:
-        fd = os.open(f'/proc/{seen_by.pid}/ns/mnt',
+        fd = os.open(f'{process.directory(seen_by.pid)}/ns/mnt',
                      os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         raise ended

@@ -33,6 +33,7 @@ from nova_container import exception
 from nova_container.privileged import container
 from nova_container.privileged import context
 from nova_container.privileged import namespace
+from nova_container.privileged import process
 from nova_container.privileged import traffic
 from nova_container.spec import codec
 from nova_container.spec import network
@@ -89,7 +90,7 @@ def _network_namespace(container_id: str) -> typing.Iterator[int]:
     """Descriptor of the network namespace of a container."""
     init = container.require_process(container_id)
     try:
-        netns = os.open(f'/proc/{init.pid}/ns/net',
+        netns = os.open(f'{process.directory(init.pid)}/ns/net',
                         os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise exception.NetworkFailed(

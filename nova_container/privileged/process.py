@@ -12,10 +12,14 @@
 
 """Processes named by id and start time, so that a reused id is never meant."""
 
+import contextlib
 import dataclasses
 import os
 import select
 import signal
+
+# States of a task that does nothing any more.
+_ENDED = (b'Z', b'X')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +34,41 @@ class Process:
     started: int
 
 
+def _fields(path: str) -> list[bytes] | None:
+    """Fields 3 and on of a file stat of proc(5); None if it is gone."""
+    try:
+        with open(path, 'rb', buffering=0) as file:
+            # The command's name may hold spaces and brackets.
+            return file.read().rpartition(b')')[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def _stat(pid: int) -> list[bytes] | None:
-    """Fields 3 and on of /proc/pid/stat; None for none and for a zombie.
+    """Fields of /proc/pid/stat; None for none and for a zombie.
 
     A process whose first thread alone has ended looks like one, and runs.
     """
-    try:
-        with open(f'/proc/{pid}/stat', 'rb', buffering=0) as file:
-            # The command's name may hold spaces and brackets.
-            fields = file.read().rpartition(b')')[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    fields = _fields(f'/proc/{pid}/stat')
+    if fields and fields[0] in _ENDED and int(fields[17]) <= 1:
         return None
-    ended = fields[0] in (b'Z', b'X') and int(fields[17]) <= 1
-    return None if ended else fields
+    return fields
+
+
+def directory(pid: int) -> str:
+    """Where proc(5) has the namespaces of a process.
+
+    One whose first thread has ended has them below its other threads alone.
+    """
+    fields = _fields(f'/proc/{pid}/stat')
+    if fields and fields[0] in _ENDED:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in os.listdir(f'/proc/{pid}/task'):
+                path = f'/proc/{pid}/task/{thread}'
+                fields = _fields(f'{path}/stat')
+                if fields and fields[0] not in _ENDED:
+                    return path
+    return f'/proc/{pid}'
 
 
 def identify(pid: int) -> Process | None:

@@ -28,7 +28,7 @@ _SIZE = re.compile(rb'\x1b\[8;(\d{1,5});(\d{1,5})t')
 _CURSOR = re.compile(rb'\x1b\[(\d{1,5});(\d{1,5})R')
 
 # Device status and device attributes: a shell asks where its prompt ends.
-_QUESTION = re.compile(rb'\x1b\[(?:\??[\d;]*n|[>=]?[\d;]*c)')
+_QUESTION = re.compile(rb'\x1b\[[>=?]?[\d;]*[ -/]*[cn]')
 
 # The beginning of either, at the end of what has come so far.
 _PART = re.compile(rb'\x1b\[\d{1,5}(;\d{0,5}){0,2}\Z')

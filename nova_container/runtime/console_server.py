@@ -38,6 +38,7 @@ import selectors
 import socket
 import threading
 import time
+import typing as ty
 
 from oslo_concurrency import lockutils
 from oslo_log import log
@@ -291,12 +292,17 @@ class ConsoleServer:
     def _run(self) -> None:
         while not self._stopping:
             for key, events in self._selector.select(self._patience()):
-                try:
-                    key.data(events)
-                except Exception:
-                    # One console's trouble must not end the others.
-                    LOG.exception('A console failed')
+                self._attempt(key.data, events)
             self._tick()
+
+    @staticmethod
+    def _attempt(work: collections.abc.Callable[..., None], *args: ty.Any
+                 ) -> None:
+        try:
+            work(*args)
+        except Exception:
+            # One console's trouble must not end the others.
+            LOG.exception('A console failed')
 
     def _patience(self) -> float | None:
         if self._resting:
@@ -308,17 +314,20 @@ class ConsoleServer:
 
     def _tick(self) -> None:
         for console in [c for c in self._resting if not c.waits()]:
-            self._draw(console)
-            if not (console.unfinished or console.waits()):
-                self._resting.discard(console)
-                self._hear(console, not console.ended)
+            self._attempt(self._rested, console)
         now = time.monotonic()
         for viewer in [v for v in self._viewers if v.overdue(now)]:
-            self._drop(viewer)
+            self._attempt(self._drop, viewer)
         for listener in [one for one, until in self._deaf.items()
                          if now >= until]:
             del self._deaf[listener]
             self._listen(listener)
+
+    def _rested(self, console: _Console) -> None:
+        self._draw(console)
+        if not (console.unfinished or console.waits()):
+            self._resting.discard(console)
+            self._hear(console, not console.ended)
 
     def _shut(self) -> None:
         self._stopping = True
@@ -533,7 +542,7 @@ class ConsoleServer:
                 console.attached.resize(rows, columns)
 
     def _typed(self, console: _Console, keys: bytes) -> None:
-        if keys and console.terminal:
+        if keys and console.terminal and not console.ended:
             console.attached.write_some(keys)
 
     def _send(self, viewer: _Viewer, data: bytes) -> None:

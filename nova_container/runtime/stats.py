@@ -198,7 +198,7 @@ def _lines(pid: int, name: str) -> list[str]:
     """
     try:
         # A container may give an interface of its own a name of any bytes.
-        with open(f'/proc/{pid}/net/{name}',
+        with open(f'{process.directory(pid)}/net/{name}',
                   errors='backslashreplace') as file:
             return file.readlines()
     except OSError as e:

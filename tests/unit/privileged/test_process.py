@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-
+import os
 import subprocess
 import sys
 import unittest
@@ -49,6 +49,11 @@ class FirstThreadEndedTest(unittest.TestCase):
         self.assertIsNotNone(self.process)
         self.assertTrue(process.alive(self.process))
         self.assertFalse(process.wait(self.process, 0))
+
+    def test_its_namespaces_are_found(self):
+        path = process.directory(self.child.pid)
+        self.assertTrue(os.path.samefile('/proc/self/ns/net',
+                                         f'{path}/ns/net'))
 
     def test_it_is_killed(self):
         self.assertTrue(process.send_signal(self.process, 9))

@@ -10,6 +10,8 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import errno
+import os
 import re
 import resource
 import socket
@@ -47,6 +49,8 @@ class Monitor:
         return (packet[0], packet[1:]) if packet else None
 
     def write_some(self, data):
+        if self._ours.fileno() < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self.typed += data
 
     def resize(self, rows, columns):
@@ -124,6 +128,21 @@ class ServerTest(base.TestCase):
         monitor.says(hostile)
         for _ in range(3):
             self.assertLess(self.quiet(), 2)
+
+    def test_question_of_a_console_that_has_ended(self):
+        # The emulator passes over the control character, and answers.
+        container_id, monitor = self.console(
+            history=b'\x1b#8' * 100 + b'\x1b[6\0n')
+        viewer = self.view(self.server.path(container_id,
+                                            framebuffer.SHAPES))
+        monitor.theirs.close()
+        viewer.sendall(b'RFB 003.008\n\1\1')
+        self.until(viewer, container_id.encode())
+        self.ask(viewer)
+        while viewer.recv(65536):
+            pass
+        self.assertLess(self.quiet(), 2)
+        self.assertNotIn('failed', self.log.output)
 
     def test_screen_is_drawn_to_the_end(self):
         container_id, monitor = self.console()
