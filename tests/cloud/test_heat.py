@@ -393,6 +393,7 @@ class ComposeTest(stacks.StackTestCase):
             services:
               web:
                 image: busybox:latest
+                stop_grace_period: 1s
             ''')
         stack = self.complete(self.create(template), 'CREATE')
         made = servers()

@@ -127,6 +127,7 @@ class SignedImageTestCase(base.CloudTestCase):
         server = self.chief.compute.create_server(
             name='test-signed', image_id=image, networks='none',
             flavor_id=self.user.compute.find_flavor('c1.tiny').id,
+            metadata={'container:stop_signal': 'SIGKILL'},
             **fields, **({'host': host} if host else {}))
         self.addCleanup(self.delete, server)
         return server
