@@ -116,7 +116,8 @@ class LifecycleTest(LifecycleTestCase):
 
     def test_rebuild(self):
         server = self.active(self.boot(self.busybox(), metadata={
-            'container:command': '/bin/sh -c "ls /srv; echo up; sleep 9999"'}))
+            'container:command': '/bin/sh -c "ls /srv; echo up; sleep 9999"',
+            'container:stop_signal': 'SIGKILL'}))
         addresses = self.addresses(server)
         self.inside(server, 'echo gone >/srv/mine')
         image = self.upload(_image(
