@@ -41,12 +41,13 @@ class OwnerTest(base.TestCase):
                        group='container')
         owner.remember_configuration()
         self.addCleanup(owner._nova.clear)
-        self.id = str(uuid.uuid4())
-        self.place = os.path.join(directory, 'state', 'containers', self.id)
+        self.container_id = str(uuid.uuid4())
+        self.place = os.path.join(directory, 'state', 'containers',
+                                  self.container_id)
         os.makedirs(self.place)
 
     def test_empty_word_is_not_the_only_container(self):
-        self.assertEqual(self.id, owner.find(self.id[:4]))
+        self.assertEqual(self.container_id, owner.find(self.container_id[:4]))
         with self.assertRaises(exception.InvalidSpec):
             owner.find('')
 
