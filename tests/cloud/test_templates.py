@@ -17,6 +17,7 @@ runs by name.
 """
 
 from openstack import utils
+from oslo_utils import timeutils
 
 from tests.cloud import base
 from tests.cloud import demos
@@ -71,8 +72,22 @@ class TemplatesTest(demos.DemoTestCase):
                 for _ in utils.iterate_timeout(
                         120, f'{policy} does nothing', wait=1):
                     found = self.user.orchestration.get_stack(stack.id)
-                    if len(self.outputs(found)['addresses']) == size:
+                    if (len(self.outputs(found)['addresses']) == size
+                            and not self.scales(stack, policy)):
                         break
+
+    def scales(self, stack, policy: str) -> bool:
+        """Whether Heat passes over signals, for it scales or has just done.
+        """
+        for name in ('group', policy):
+            found = self.user.orchestration.get(
+                f'/stacks/{stack.name}/{stack.id}/resources/{name}/metadata'
+            ).json()['metadata']
+            now = timeutils.utcnow().isoformat()
+            if found.get('scaling_in_progress') or any(
+                    now < end for end in found.get('cooldown_end', ())):
+                return True
+        return False
 
     def signal(self, stack, name: str) -> None:
         answer = self.user.orchestration.post(
