@@ -75,6 +75,8 @@ def take(images: images_.Images, context, instance, image_id: str,
             changes.upload(images, context, instance, image_id,
                            update_task_state)
         else:
+            if shelving:
+                images.require_shelvable(instance)
             _take(images, context, instance, image_id, update_task_state,
                   _Thin if form == THIN else _Archive)
     except Exception:
@@ -93,8 +95,6 @@ def _take(images, context, instance, image_id, update_task_state, kind):
         raise exception.StateConflict(
             f'container {instance.uuid}: this host does not know image '
             f'{instance.image_ref} any more; rebuild the server')
-    if instance.task_state == task_states.SHELVING:
-        images.require_shelvable(instance)
     update_task_state(task_state=task_states.IMAGE_PENDING_UPLOAD)
     with contextlib.ExitStack() as files, contextlib.ExitStack() as undo:
         file = files.enter_context(

@@ -90,10 +90,16 @@ def find_process(container_id: str,
     return process.Process(running[kind], running[f'{kind}_started'])
 
 
+def init(container_id: str) -> process.Process | None:
+    """The container's first process, be it held or running; None if none is.
+    """
+    found = find_process(container_id)
+    return found if found is not None and process.alive(found) else None
+
+
 def runs(container_id: str) -> bool:
     """Whether its first process is there, be it held or running."""
-    found = find_process(container_id)
-    return found is not None and process.alive(found)
+    return init(container_id) is not None
 
 
 def monitor(container_id: str) -> process.Process | None:
@@ -107,8 +113,8 @@ def require_process(container_id: str) -> process.Process:
 
     :raises StateConflict: it does not run
     """
-    found = find_process(container_id)
-    if found is None or not process.alive(found):
+    found = init(container_id)
+    if found is None:
         raise exception.StateConflict(f'container {container_id} is not '
                                       'running')
     return found

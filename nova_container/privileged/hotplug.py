@@ -70,8 +70,8 @@ def attach(container_id: str, wish: dict[str, typing.Any]) -> None:
         # First, so that whoever was killed in the middle has it detached.
         _save(after)
         undo.callback(_save, dataclasses.replace(before, volumes=rest))
-        init = container.find_process(container_id)
-        if init is not None and process.alive(init):
+        init = container.init(container_id)
+        if init is not None:
             with _unless_ended(init):
                 _plug(container_id, wanted)
         undo.pop_all()
@@ -193,9 +193,7 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
     found = volume.find(gone.volume)
     if found is None:
         return
-    init = container.find_process(container_id)
-    if init is not None and not process.alive(init):
-        init = None
+    init = container.init(container_id)
     if gone.path is None:
         if init is None:
             return

@@ -397,8 +397,9 @@ class ConsoleServer:
         answer = b''
         while (console.screen and console.undrawn
                and time.monotonic() - began < _DRAW_MAX):
-            answer += console.screen.feed(bytes(console.undrawn[:_PIECE]))
+            piece = bytes(console.undrawn[:_PIECE])
             del console.undrawn[:_PIECE]
+            answer += console.screen.feed(piece)
         if answer and all(viewer.session for viewer in console.viewers):
             self._typed(console, answer)
         left = sorted((viewer for viewer in console.viewers

@@ -191,21 +191,20 @@ def _block_io_v2(path: str) -> BlockIO:
                    count['wios'])
 
 
-def _lines(pid: int, name: str) -> list[str]:
+def _lines(path: str) -> list[str]:
     """Of a file about a process's network namespace.
 
     :raises ProcessLookupError: the process has ended
     """
     try:
         # A container may give an interface of its own a name of any bytes.
-        with open(f'{process.directory(pid)}/net/{name}',
-                  errors='backslashreplace') as file:
+        with open(path, errors='backslashreplace') as file:
             return file.readlines()
     except OSError as e:
         # The network namespace is just going.
         if e.errno != errno.ENXIO:
             raise
-        raise ProcessLookupError(pid)
+        raise ProcessLookupError(e.errno, 'it has ended', path)
 
 
 def _network(pid: int) -> tuple[Interface, ...]:
@@ -213,10 +212,11 @@ def _network(pid: int) -> tuple[Interface, ...]:
 
     :raises ProcessLookupError: the process has ended
     """
+    directory = f'{process.directory(pid)}/net'
     indices = {name: int(index) for index, name, *_ in map(
-        str.split, _lines(pid, 'dev_mcast'))}
+        str.split, _lines(f'{directory}/dev_mcast'))}
     found = []
-    for line in _lines(pid, 'dev'):
+    for line in _lines(f'{directory}/dev'):
         name, colon, rest = line.partition(':')
         if colon and name.strip() != 'lo':
             numbers = [int(word) for word in rest.split()]
