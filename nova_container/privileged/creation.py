@@ -152,10 +152,8 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
                       if os.path.exists(device.path)),
         block_devices=volume.make_nodes(spec, ids.outside),
         unified=cgroup.unified()))
-    definition.write(os.path.join(run_dir, 'config.json'), json.dumps(config),
-                     0o600)
     pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,
-                                       spec.process.terminal)
+                                       config, spec.process.terminal)
     block.throttle(spec.id, disk.places(spec.id), spec.limits)
     _give_stdio(pid, ids.outside + who.uid, ids.outside + who.gid)
     give_console(run_dir)

@@ -24,6 +24,7 @@ import os
 import typing
 
 from nova_container import exception
+from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
 from nova_container.privileged import definition
@@ -65,6 +66,8 @@ def define(spec: dict[str, typing.Any]) -> None:
     :raises StateConflict: it runs
     :raises InvalidSpec: one of its disks would become smaller
     """
+    # To be defined is to be created, mostly, before that has taken effect.
+    cgroup.prepare_moves()
     make(codec.decode(container_spec.ContainerSpec, spec))
 
 

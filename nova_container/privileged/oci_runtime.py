@@ -16,6 +16,7 @@ Command lines: runc(8) and crun(1); conmon(8). conmon's start and sync pipes
 are those podman uses.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -28,6 +29,7 @@ import typing
 from nova_container import exception
 from nova_container.privileged import cgroup
 from nova_container.privileged import console_log
+from nova_container.privileged import definition
 from nova_container.privileged import place
 from nova_container.privileged import systemd
 
@@ -123,13 +125,15 @@ def failure(container_id: str, words: str,
         f'failed: {words}')
 
 
-def create(container_id: str, terminal: bool) -> tuple[int, int]:
+def create(container_id: str, config: dict[str, typing.Any],
+           terminal: bool) -> tuple[int, int]:
     """Start conmon, and through it the runtime's ``create``.
 
     The process of the container is held until ``start``. To be called where
     the container's mounts are, which is where conmon stays.
 
-    :param terminal: whether config.json asks for one
+    :param config: what config.json is to have
+    :param terminal: whether it asks for one
     :returns: process ids of the container's first process and of conmon
     :raises ProcessInvalid: the tenant's command cannot be started
     :raises RuntimeFailed: anything else that the runtime refuses
@@ -142,45 +146,49 @@ def create(container_id: str, terminal: bool) -> tuple[int, int]:
     ]
     if terminal:
         args += ['-t', '-i', '--leave-stdin-open']
-    pid = _monitored(container_id, run_dir, args)
+    pid = _monitored(container_id, os.path.join(run_dir, 'config.json'),
+                     config, args)
     with open(os.path.join(run_dir, 'conmon.pid')) as file:
         return pid, int(file.read())
 
 
-def execute(container_id: str, directory: str) -> None:
+def execute(container_id: str, directory: str,
+            process: dict[str, typing.Any]) -> None:
     """Start conmon, and through it a command on a terminal of its own.
 
     Of the command, ``directory`` gets the process id (``pid``) and the
     sockets of its terminal (``attach``, ``ctl``).
 
-    :param directory: has ``process.json``, the process to start
+    :param process: what to start, as ``process`` of config.json
     :raises ProcessInvalid: the command cannot be started
     :raises RuntimeFailed: anything else that the runtime refuses
     """
-    _monitored(container_id, directory, [
-        '-e', '--exec-process-spec', os.path.join(directory, 'process.json'),
+    path = os.path.join(directory, 'process.json')
+    _monitored(container_id, path, process, [
+        '-e', '--exec-process-spec', path,
         '-l', 'none', '-t', '-i', '--leave-stdin-open'], 'exec')
 
 
-# What begins once it gets a line, and never if we end before. conmon would, at
-# the end of _OCI_STARTPIPE, outside the control group where it is looked for.
-_HELD = ('/bin/sh', '-c', 'read -r _ && exec "$@" </dev/null', 'held')
-
-
-def _monitored(container_id: str, directory: str, more: list[str],
-               verb: str = 'create') -> int:
+def _monitored(container_id: str, path: str, document: dict[str, typing.Any],
+               more: list[str], verb: str = 'create') -> int:
     """Start conmon, which gets a control group of its own and no descriptor
     but its pipes, and outlives us.
 
-    :param directory: where it keeps its sockets and process ids
-    :param verb: what the runtime is to do
+    It waits for a byte, or for our end, before it calls the runtime. That
+    finds nothing to do until ``path`` is there: nothing is started outside
+    the control group where it is looked for.
+
+    :param path: of what the runtime is to do; the directory is where conmon
+        keeps its sockets and process ids
+    :param verb: of the runtime
     :returns: id of the process that was started
     """
+    directory = os.path.dirname(path)
+    content = json.dumps(document)
     sync_read, sync_write = os.pipe()
     start_read, start_write = os.pipe()
     args = [
-        *_HELD, conmon(),
-        '--api-version', '1', '-c', container_id, '-u', container_id,
+        conmon(), '--api-version', '1', '-c', container_id, '-u', container_id,
         '-n', container_id, '-r', runtime(),
         '--runtime-arg', '--root', '--runtime-arg', place.run('oci'),
         '-b', directory, '-p', os.path.join(directory, 'pid'),
@@ -188,21 +196,30 @@ def _monitored(container_id: str, directory: str, more: list[str],
         '--socket-dir-path', directory, '--full-attach',
         '--log-level', 'warn', *_manager(), *more,
     ]
-    env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write)}
+    env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
+           '_OCI_STARTPIPE': str(start_read)}
     log_path = os.path.join(directory, 'conmon.log')
     with open(sync_read, 'rb', buffering=0) as sync, \
             open(log_path, 'wb') as log:
         try:
             try:
                 monitor = subprocess.Popen(
-                    args, env=env, cwd=directory, stdin=start_read,
+                    args, env=env, cwd=directory, stdin=subprocess.DEVNULL,
                     stdout=log, stderr=log, start_new_session=True,
-                    pass_fds=(sync_write,))
+                    pass_fds=(sync_write, start_read))
             finally:
                 os.close(sync_write)
                 os.close(start_read)
-            cgroup.adopt_monitor(monitor.pid)
-            os.write(start_write, b'\n')
+            try:
+                cgroup.adopt_monitor(monitor.pid)
+                definition.write(path, content, 0o600)
+            except BaseException:
+                monitor.kill()
+                monitor.wait()
+                raise
+            # What has ended before it began has said why.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(start_write, b'\n')
         finally:
             os.close(start_write)
         answer = _read_answer(sync, container_id)

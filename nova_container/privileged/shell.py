@@ -19,7 +19,6 @@ of the container's own process. Halting the container ends it.
 """
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -66,12 +65,8 @@ def open_shell(container_id: str) -> bool:
         directory = place.container_run(container_id, _DIRECTORY)
         os.mkdir(directory, 0o711)
         undo.callback(_close, container_id)
-        definition.write(
-            os.path.join(directory, 'process.json'),
-            json.dumps(execution.configuration(
-                container_id, command.Command((path,)), terminal=True)),
-            0o600)
-        oci_runtime.execute(container_id, directory)
+        oci_runtime.execute(container_id, directory, execution.configuration(
+            container_id, command.Command((path,)), terminal=True))
         creation.give_console(directory)
         undo.pop_all()
         return True
