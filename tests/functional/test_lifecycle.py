@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from unittest import mock
 import uuid
@@ -41,6 +42,36 @@ FOREVER = ('/bin/sleep', '1000000')
 _POLITE = ('/bin/sh', '-c',
            'trap "echo bye; exit 3" TERM; echo ready; '
            'while :; do sleep 0.1; done')
+
+# Its arguments: a container, the step, three options.
+_KILLED = '''
+import os, sys
+from unittest import mock
+from nova_container.privileged import cgroup, context, creation, definition
+
+container_id, step, *options = sys.argv[1:]
+context.set_client_mode(False)
+conf = cgroup.place.CONF
+conf([], default_config_files=[], default_config_dirs=[])
+for name, value in zip(('state_path', 'run_path', 'cgroup_parent'), options):
+    conf.set_override(name, value, 'container')
+conf.set_override('id_range_start', 1 << 30, 'container')
+write = definition.write
+
+def end(*_):
+    os.kill(os.getpid(), 9)
+
+def write_and_end(path, *args):
+    write(path, *args)
+    if path.endswith(step):
+        end()
+
+with mock.patch.object(cgroup, 'adopt_monitor',
+                       end if step == 'adopt_monitor'
+                       else cgroup.adopt_monitor), \\
+        mock.patch.object(definition, 'write', write_and_end):
+    creation.create(container_id)
+'''
 
 
 class LifecycleTest(base.RuntimeTestCase):
@@ -343,6 +374,45 @@ class RecoveryTest(base.RuntimeTestCase):
         self.assertFalse(processes.alive(running.process))
         self.assertFalse(processes.alive(running.monitor))
         self.assertFalse(os.path.exists(place.run('oci', container_id)))
+
+    def kill_creating(self, container_id, step):
+        """Create a container in a process that is killed at a step of it."""
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', _KILLED, container_id, step,
+             *(str(base.CONF.container[option]) for option in
+               ('state_path', 'run_path', 'cgroup_parent'))],
+            stdin=subprocess.DEVNULL)
+        self.assertEqual(-signal.SIGKILL, done.returncode)
+
+    @staticmethod
+    def monitors(container_id):
+        found = []
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError), \
+                    open(f'/proc/{pid}/cmdline') as file:
+                if container_id in file.read().split('\0'):
+                    found.append(processes.identify(int(pid)))
+        return [each for each in found if each is not None]
+
+    def test_killed_before_the_monitor_has_its_control_group(self):
+        container_id = self.define(*FOREVER)
+        self.kill_creating(container_id, 'adopt_monitor')
+        while found := self.monitors(container_id):
+            self.assertTrue(processes.wait(found[0], 30))
+        self.assertFalse(cgroup.members(container_id))
+        self.assertFalse(os.path.exists(place.run('oci', container_id)))
+        self.assertEqual([container_id], host.recover())
+        engine.create(container_id)
+        engine.start(container_id)
+
+    def test_killed_before_the_monitor_has_begun(self):
+        container_id = self.define(*FOREVER)
+        self.kill_creating(container_id, 'config.json')
+        self.assertEqual([container_id], host.recover())
+        self.assertFalse(cgroup.members(container_id))
+        self.assertFalse(os.path.exists(place.run('oci', container_id)))
+        engine.create(container_id)
+        engine.start(container_id)
 
     def test_monitor_killed_then_stop_and_start(self):
         container_id = self.run_container(*FOREVER)
