@@ -28,6 +28,7 @@ import os
 import stat
 
 from nova_container import exception
+from nova_container.privileged import block_device
 from nova_container.privileged import file_system
 from nova_container.privileged import linux
 from nova_container.privileged import loop
@@ -61,11 +62,12 @@ def mount(boot: disk.BootVolume, target: str, base: int,
     if found.read_only:
         raise exception.InvalidSpec(
             f'volume {boot.volume} is read-only, so no server boots from it')
-    if volume.size(found.path) < boot.offset + _MIN:
+    if block_device.size(found.path) < boot.offset + _MIN:
         raise exception.InvalidSpec(
             f'volume {boot.volume} has less than {_MIN >> 20} MiB behind its '
             'image; extend it')
-    volume.require_unused(found.path, f'booting from volume {boot.volume}')
+    block_device.require_unused(found.path,
+                                f'booting from volume {boot.volume}')
     plain = f'{target}.plain'
     for directory in (target, plain):
         os.makedirs(directory, 0o711)
@@ -78,7 +80,7 @@ def mount(boot: disk.BootVolume, target: str, base: int,
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, device)
         try:
-            file_system.mount(path, volume.size(path), plain, False,
+            file_system.mount(path, block_device.size(path), plain, False,
                               options)
         except exception.ContainerError as e:
             raise type(e)(f'volume {boot.volume} behind its image: '

@@ -26,6 +26,7 @@ from nova_container import exception
 from nova_container.oci import rights as rights_
 from nova_container.oci import runtime_config
 from nova_container.privileged import apparmor
+from nova_container.privileged import attachment
 from nova_container.privileged import block
 from nova_container.privileged import cgroup
 from nova_container.privileged import console_log
@@ -47,7 +48,6 @@ from nova_container.privileged import rootfs
 from nova_container.privileged import selinux
 from nova_container.privileged import systemd
 from nova_container.privileged import userns
-from nova_container.privileged import volume
 from nova_container.spec import container as container_spec
 
 # Where a rescue system has the root file system of the container.
@@ -138,7 +138,7 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
             f'{cgroup.ROOT}/unified')
     if spec.nesting:
         files += provided.bind_nested(spec.id, disks.nested, ids.outside)
-    files += volume.mount_all(spec, ids)
+    files += attachment.mount_all(spec, ids)
     config = runtime_config.build(spec, runtime_config.HostSide(
         rootfs=root, ids=ids, identity=who, files=files, read_only=read_only,
         cgroup=systemd.oci_path(spec.id) if systemd.manages()
@@ -150,7 +150,7 @@ def _create(spec: container_spec.ContainerSpec, shift: int) -> tuple[int, int]:
         selinux=selinux.of(spec.id),
         devices=tuple(device.path for device in rights.devices
                       if os.path.exists(device.path)),
-        block_devices=volume.make_nodes(spec, ids.outside),
+        block_devices=attachment.make_nodes(spec, ids.outside),
         unified=cgroup.unified()))
     pid, monitor = namespace.with_tree(run_dir, oci_runtime.create, spec.id,
                                        config, spec.process.terminal)

@@ -30,6 +30,8 @@ import typing
 
 from nova_container import exception
 from nova_container.oci import runtime_config
+from nova_container.privileged import attachment
+from nova_container.privileged import block_device
 from nova_container.privileged import cgroup
 from nova_container.privileged import container
 from nova_container.privileged import context
@@ -103,14 +105,14 @@ def _plug(container_id: str, wish: volume_spec.Attachment) -> None:
     with contextlib.ExitStack() as undo:
         if wish.path is None:
             _require_taking_devices(container_id, 'attach')
-            device = namespace.with_mounts(volume.make_node, container_id,
+            device = namespace.with_mounts(attachment.make_node, container_id,
                                            wish, ids.outside)
             _let_through(container_id, device, True)
             undo.callback(_let_through, container_id, device, False)
             source, make, path = device.node, _make_file, device.path
         else:
-            source = namespace.with_mounts(volume.mount, container_id, wish,
-                                           wish.path, ids)
+            source = namespace.with_mounts(
+                attachment.mount, container_id, wish, wish.path, ids)
             undo.callback(namespace.with_mounts, _unmount, source)
             make, path = _make_directory, wish.path
         tree = namespace.with_mounts(linux.open_tree, source)
@@ -199,8 +201,8 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
             return
         _require_taking_devices(container_id, 'detach')
         with contextlib.ExitStack() as undo:
-            namespace.with_mounts(volume.close_node, container_id, gone)
-            undo.callback(namespace.with_mounts, volume.open_node,
+            namespace.with_mounts(attachment.close_node, container_id, gone)
+            undo.callback(namespace.with_mounts, attachment.open_node,
                           container_id, gone,
                           container.id_map(container_id).outside)
             _refuse_open(container_id, gone, found)
@@ -208,7 +210,7 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
                 _where(init, _take_device, f'/dev/{gone.device}',
                        found.number)
             undo.pop_all()
-        namespace.with_mounts(volume.remove_node, container_id, gone)
+        namespace.with_mounts(attachment.remove_node, container_id, gone)
         device = runtime_config.BlockDevice(
             node='', path='', major=found.major, minor=found.minor,
             read_only=found.read_only)
@@ -217,14 +219,14 @@ def _unplug(container_id: str, gone: volume_spec.Attachment) -> None:
     if init is not None:
         with _unless_ended(init):
             _where(init, _take_mount, gone.path, found.number)
-    target = volume.mount_point(container_id, gone.volume)
+    target = attachment.mount_point(container_id, gone.volume)
     namespace.with_mounts(_unmount, target)
     monitor = container.monitor(container_id)
     if monitor is not None:
         # It has a copy of all that was mounted when the container began.
         with _unless_ended(monitor):
             _where(monitor, _unmount, target)
-    volume.require_unused(found.path, f'detaching volume {gone.volume}')
+    block_device.require_unused(found.path, f'detaching volume {gone.volume}')
 
 
 def _take_device(path: str, number: int) -> None:

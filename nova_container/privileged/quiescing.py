@@ -23,6 +23,7 @@ import contextlib
 import os
 
 from nova_container import exception
+from nova_container.privileged import attachment
 from nova_container.privileged import context
 from nova_container.privileged import definition
 from nova_container.privileged import disk
@@ -66,7 +67,7 @@ def _write(container_id: str) -> None:
     file_systems = disk.mounted(container_id)
     for each in definition.load_own(container_id).volumes:
         if each.path is not None:
-            file_systems.add(volume.mount_point(container_id, each.volume))
+            file_systems.add(attachment.mount_point(container_id, each.volume))
         else:
             _sync(volume.require(each.volume).path, os.fsync)
     for path in file_systems:

@@ -21,6 +21,7 @@ A volume is connected once for all containers of the host that have it.
 
 from nova_container.privileged import hotplug
 from nova_container.privileged import volume
+from nova_container.privileged import volume_content
 from nova_container.spec import codec
 from nova_container.spec import volume as volume_spec
 
@@ -72,17 +73,17 @@ def of(container_id: str) -> tuple[volume_spec.Attachment, ...]:
 
 def read(volume_id: str, length: int, spool: str) -> None:
     """Append the first bytes of a connected volume to a spool file."""
-    volume.read(volume_id, length, spool)
+    volume_content.read(volume_id, length, spool)
 
 
 def copy(source_id: str, target_id: str) -> None:
     """Copy the content of a connected volume to another one."""
-    volume.copy(source_id, target_id)
+    volume_content.copy(source_id, target_id)
 
 
 def clear(volume_id: str) -> None:
     """Have a connected volume, that no container uses, blank."""
-    volume.clear(volume_id)
+    volume_content.clear(volume_id)
 
 
 def take_size(volume_id: str) -> int:

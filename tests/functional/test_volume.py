@@ -21,6 +21,7 @@ import unittest.mock
 import uuid
 
 from nova_container import exception
+from nova_container.privileged import block_device
 from nova_container.privileged import cgroup
 from nova_container.privileged import hotplug
 from nova_container.privileged import loop
@@ -88,8 +89,7 @@ class VolumeTestCase(base.RuntimeTestCase):
     @staticmethod
     def no_patience():
         """What is in use is not waited for."""
-        return unittest.mock.patch.object(privileged_volume, '_BUSY_TIMEOUT',
-                                          0)
+        return unittest.mock.patch.object(block_device, '_BUSY_TIMEOUT', 0)
 
     def ending(self, container_id: str, step: str):
         """A context in which the process ends before a step of ``hotplug``.
