@@ -124,13 +124,15 @@ class FaultTestCase(base.CloudTestCase):
         else:
             getattr(self.user.compute, f'{operation}_server')(server)
 
-    def rest(self, server, wait: int = 300) -> str | None:
+    def rest(self, server, wait: int = 300,
+             left: str | None = None) -> str | None:
         """The status once nothing is under way; DELETED when it is gone.
 
         None if that does not come: Nova has given up, and could not even
         write that down.
 
         :param wait: seconds
+        :param left: a status that is under way to another one
         """
         try:
             for _ in base.utils.iterate_timeout(
@@ -141,7 +143,8 @@ class FaultTestCase(base.CloudTestCase):
                     return 'DELETED'
                 except exceptions.SDKException:
                     continue
-                if found.task_state is None and found.status != 'BUILD':
+                if (found.task_state is None
+                        and found.status not in ('BUILD', left)):
                     return found.status
         except exceptions.ResourceTimeout:
             return None
@@ -160,7 +163,7 @@ class FaultTestCase(base.CloudTestCase):
         """Remove the server, and count what it leaves."""
         if self.rest(server, 60) == 'VERIFY_RESIZE':
             self.again(self.user.compute.confirm_server_resize, server)
-            self.rest(server)
+            self.rest(server, left='VERIFY_RESIZE')
         self.again(self.user.compute.delete_server, server)
         self.user.compute.wait_for_delete(server, interval=1, wait=300)
         found = {}
@@ -256,7 +259,10 @@ class RandomTest(FaultTestCase):
                 if self.random.random() < 0.5:
                     time.sleep(self.random.uniform(0, _LATEST))
                     _kill('nova-compute@')
-                if self.rest(server) == 'DELETED':
+                # While a move is confirmed, Nova gives the server no task.
+                if self.rest(server, left='VERIFY_RESIZE'
+                             if operation == 'confirm_server_resize'
+                             else None) == 'DELETED':
                     server = None
         if server is not None:
             self.end(server, row)
