@@ -13,7 +13,8 @@
 """A volume in a container: a node below /dev, or a file system at a path.
 
 Never both: a tenant who could write to a mounted device could hand the kernel
-whatever he likes. To be called in the containers' mount namespace.
+whatever he likes. What changes something is to be called in the containers'
+mount namespace.
 """
 
 import contextlib

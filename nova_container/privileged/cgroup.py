@@ -29,6 +29,8 @@ from nova_container.privileged import systemd
 
 ROOT = '/sys/fs/cgroup'
 
+_PREPARING = threading.Lock()
+
 
 def hierarchies() -> list[str]:
     """Mount points of the cgroup file systems, one on a cgroup v2 host."""
@@ -58,8 +60,7 @@ def adopt_monitor(pid: int) -> None:
         return
     groups = _groups(pid)
     for number, root in enumerate(hierarchies()):
-        name = os.path.basename(root)
-        if number and groups.get('' if name == 'unified' else name) == '/':
+        if number and groups.get(_controller(root)) == '/':
             continue
         group = root + place.cgroup(systemd.MONITORS)
         os.makedirs(group, exist_ok=True)
@@ -72,21 +73,36 @@ def adopt_monitor(pid: int) -> None:
 def prepare_moves() -> None:
     """Tell the kernel that processes will be moved; returns at once.
 
-    A move waits until every processor has passed a quiescent state of RCU,
-    some 8 ms, unless another move has just done so (percpu-rwsem in the
+    A move waits until every processor has passed a quiescent state of RCU, 8
+    to 17 ms, unless another move has just done so (percpu-rwsem in the
     kernel). So one that changes nothing is made while there is other work.
     """
-    threading.Thread(target=_move_nowhere, name='cgroup', daemon=True).start()
+    if _PREPARING.acquire(blocking=False):
+        try:
+            threading.Thread(target=_move_nowhere, name='cgroup',
+                             daemon=True).start()
+        except RuntimeError:
+            # As many threads as there may be; the move that counts waits.
+            _PREPARING.release()
 
 
 def _move_nowhere() -> None:
-    root = hierarchies()[0]
-    name = '' if unified() else os.path.basename(root)
     pid = os.getpid()
     # Whatever is wrong, the move that counts will tell.
-    with contextlib.suppress(OSError, KeyError), \
-            open(f'{root}{_groups(pid)[name]}/cgroup.procs', 'w') as procs:
-        procs.write(str(pid))
+    with contextlib.suppress(OSError, LookupError):
+        try:
+            root = hierarchies()[0]
+            group = _groups(pid)[_controller(root)]
+            with open(f'{root}{group}/cgroup.procs', 'w') as procs:
+                procs.write(str(pid))
+        finally:
+            _PREPARING.release()
+
+
+def _controller(root: str) -> str:
+    """What ``_groups`` calls the hierarchy that is mounted there."""
+    name = os.path.basename(root)
+    return '' if unified() or name == 'unified' else name
 
 
 def _groups(pid: int) -> dict[str, str]:

@@ -66,9 +66,10 @@ def define(spec: dict[str, typing.Any]) -> None:
     :raises StateConflict: it runs
     :raises InvalidSpec: one of its disks would become smaller
     """
+    checked = codec.decode(container_spec.ContainerSpec, spec)
     # To be defined is to be created, mostly, before that has taken effect.
     cgroup.prepare_moves()
-    make(codec.decode(container_spec.ContainerSpec, spec))
+    make(checked)
 
 
 def make(checked: container_spec.ContainerSpec,

@@ -93,7 +93,8 @@ def end(container_id: str, due: int | None = None) -> None:
     block.lift(container_id)
     if not os.path.exists(place.container_run(container_id, 'run.json')):
         # The runtime may be about to write its state.
-        _end_unknown(container_id)
+        process.end_all(lambda: _unknown(container_id)
+                        | oci_runtime.helpers(run_dir), _KILL_TIMEOUT)
     if os.path.exists(place.run('oci', container_id)):
         oci_runtime.call('delete', '--force', container_id)
     _empty_cgroup(container_id)
@@ -121,7 +122,7 @@ def _empty_cgroup(container_id: str) -> None:
     """
     deadline = time.monotonic() + _KILL_TIMEOUT
     while True:
-        _end_unknown(container_id)
+        process.end_all(lambda: _unknown(container_id), _KILL_TIMEOUT)
         try:
             cgroup.remove(container_id)
             return
@@ -130,21 +131,11 @@ def _empty_cgroup(container_id: str) -> None:
                 raise
 
 
-def _end_unknown(container_id: str) -> None:
-    """End the helpers and the monitor of a start that was killed half way.
-
-    No run.json names them. One that is not ended yet may start another, so
-    they are looked for until there is none.
-    """
-    deadline = time.monotonic() + _KILL_TIMEOUT
-    while time.monotonic() < deadline and (rest := _unknown(container_id)):
-        for found in rest:
-            process.send_signal(found, 9)
-        for found in rest:
-            process.wait(found, _KILL_TIMEOUT)
-
-
 def _unknown(container_id: str) -> set[process.Process]:
+    """The helpers and the monitor of a start that was killed half way.
+
+    No run.json names them. One that is not ended yet may start another.
+    """
     pids = cgroup.members(container_id)
     for pid in cgroup.monitors():
         with contextlib.suppress(OSError):

@@ -31,6 +31,7 @@ from nova_container.privileged import cgroup
 from nova_container.privileged import console_log
 from nova_container.privileged import definition
 from nova_container.privileged import place
+from nova_container.privileged import process
 from nova_container.privileged import systemd
 
 # A runtime that has not answered by then hangs.
@@ -153,20 +154,36 @@ def create(container_id: str, config: dict[str, typing.Any],
 
 
 def execute(container_id: str, directory: str,
-            process: dict[str, typing.Any]) -> None:
+            wish: dict[str, typing.Any]) -> None:
     """Start conmon, and through it a command on a terminal of its own.
 
     Of the command, ``directory`` gets the process id (``pid``) and the
     sockets of its terminal (``attach``, ``ctl``).
 
-    :param process: what to start, as ``process`` of config.json
+    :param wish: what to start, as ``process`` of config.json
     :raises ProcessInvalid: the command cannot be started
     :raises RuntimeFailed: anything else that the runtime refuses
     """
     path = os.path.join(directory, 'process.json')
-    _monitored(container_id, path, process, [
+    _monitored(container_id, path, wish, [
         '-e', '--exec-process-spec', path,
         '-l', 'none', '-t', '-i', '--leave-stdin-open'], 'exec')
+
+
+def helpers(directory: str) -> set[process.Process]:
+    """Every conmon and runtime at work for what runs from a directory.
+
+    Also where neither has a control group of ours yet.
+    """
+    names = {conmon().encode(), runtime().encode()}
+    found = set()
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        with contextlib.suppress(OSError):
+            with open(f'/proc/{pid}/cmdline', 'rb') as file:
+                words = file.read().split(b'\0')
+            if words[0] in names and os.fsencode(directory) in words:
+                found.add(process.identify(int(pid)))
+    return {each for each in found if each is not None}
 
 
 def _monitored(container_id: str, path: str, document: dict[str, typing.Any],
@@ -175,8 +192,8 @@ def _monitored(container_id: str, path: str, document: dict[str, typing.Any],
     but its pipes, and outlives us.
 
     It waits for a byte, or for our end, before it calls the runtime. That
-    finds nothing to do until ``path`` is there: nothing is started outside
-    the control group where it is looked for.
+    finds nothing to do until ``path`` is there, and then conmon is where it is
+    looked for.
 
     :param path: of what the runtime is to do; the directory is where conmon
         keeps its sockets and process ids

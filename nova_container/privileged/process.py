@@ -12,11 +12,13 @@
 
 """Processes named by id and start time, so that a reused id is never meant."""
 
+import collections.abc
 import contextlib
 import dataclasses
 import os
 import select
 import signal
+import time
 
 # States of a task that does nothing any more.
 _ENDED = (b'Z', b'X')
@@ -114,6 +116,20 @@ def send_signal(process: Process, number: int) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def end_all(find: collections.abc.Callable[[], set[Process]],
+            timeout: float) -> None:
+    """SIGKILL what ``find`` finds, until it finds nothing.
+
+    :param timeout: seconds, after which what is left is left
+    """
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and (rest := find()):
+        for each in rest:
+            send_signal(each, signal.SIGKILL)
+        for each in rest:
+            wait(each, timeout)
 
 
 def wait(process: Process, timeout: float) -> bool:

@@ -147,4 +147,9 @@ def recover() -> None:
         with recovery.of(container_id), \
                 contextlib.suppress(exception.ContainerNotFound), \
                 definition.locked(container_id):
+            directory = place.container_run(container_id, _DIRECTORY)
+            if os.path.isdir(directory) and _monitor(container_id) is None:
+                # It may have none yet.
+                process.end_all(lambda: oci_runtime.helpers(directory),
+                                _KILL_TIMEOUT)
             _close(container_id)

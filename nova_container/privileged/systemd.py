@@ -29,6 +29,7 @@ import time
 from oslo_config import cfg
 
 from nova_container import exception
+from nova_container.privileged import process
 
 CONF = cfg.CONF
 
@@ -103,11 +104,13 @@ def adopt_monitor(pid: int) -> None:
     """Move a monitor to the scope of the monitors, which it begins if it is
     the first.
 
+    One that has ended is not moved.
+
     :raises HostUnsupported: systemd does not do it
     """
     procs = f'{_ROOT}{path(MONITORS)}/cgroup.procs'
     deadline = time.monotonic() + _TIMEOUT
-    while True:
+    while process.identify(pid) is not None:
         try:
             with open(procs, 'w') as file:
                 file.write(str(pid))

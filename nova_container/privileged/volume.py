@@ -132,6 +132,7 @@ def require(volume_id: str) -> Connected:
 
 @contextlib.contextmanager
 def locked(volume_id: str) -> typing.Iterator[None]:
+    """Hold the volume's lock, also against other processes of ours."""
     path = place.run('volumes', f'{volume.check_id(volume_id)}.lock')
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -295,6 +296,9 @@ def _let_go(volume_id: str, found: Connected) -> None:
 
 
 def require_halted(volume_id: str) -> None:
+    """
+    :raises StateConflict: a container that runs has it
+    """
     for owner in users(volume_id):
         if os.path.exists(place.container_run(owner)):
             raise exception.StateConflict(

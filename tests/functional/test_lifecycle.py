@@ -31,6 +31,7 @@ from nova_container.privileged import oci_runtime
 from nova_container.privileged import place
 from nova_container.privileged import process as processes
 from nova_container.privileged import recovery
+from nova_container.privileged import shell
 from nova_container.runtime import engine
 from nova_container.runtime import monitor
 from nova_container.runtime import state
@@ -43,34 +44,40 @@ _POLITE = ('/bin/sh', '-c',
            'trap "echo bye; exit 3" TERM; echo ready; '
            'while :; do sleep 0.1; done')
 
-# Its arguments: a container, the step, three options.
+# Its arguments: a call, a container, what it has begun when it is killed, and
+# three options.
 _KILLED = '''
 import os, sys
 from unittest import mock
 from nova_container.privileged import cgroup, context, creation, definition
+from nova_container.privileged import shell
 
-container_id, step, *options = sys.argv[1:]
+call, container_id, step, *options = sys.argv[1:]
 context.set_client_mode(False)
 conf = cgroup.place.CONF
 conf([], default_config_files=[], default_config_dirs=[])
 for name, value in zip(('state_path', 'run_path', 'cgroup_parent'), options):
     conf.set_override(name, value, 'container')
 conf.set_override('id_range_start', 1 << 30, 'container')
-write = definition.write
+adopt, write = cgroup.adopt_monitor, definition.write
 
-def end(*_):
-    os.kill(os.getpid(), 9)
+def reached(now):
+    if step == now:
+        os.kill(os.getpid(), 9)
 
-def write_and_end(path, *args):
+def adopt_monitor(pid):
+    reached('started')
+    adopt(pid)
+    reached('adopted')
+
+def write_file(path, *args):
     write(path, *args)
-    if path.endswith(step):
-        end()
+    if os.path.basename(path) in ('config.json', 'process.json'):
+        reached('told')
 
-with mock.patch.object(cgroup, 'adopt_monitor',
-                       end if step == 'adopt_monitor'
-                       else cgroup.adopt_monitor), \\
-        mock.patch.object(definition, 'write', write_and_end):
-    creation.create(container_id)
+with mock.patch.object(cgroup, 'adopt_monitor', adopt_monitor), \\
+        mock.patch.object(definition, 'write', write_file):
+    {'create': creation.create, 'shell': shell.open_shell}[call](container_id)
 '''
 
 
@@ -375,44 +382,56 @@ class RecoveryTest(base.RuntimeTestCase):
         self.assertFalse(processes.alive(running.monitor))
         self.assertFalse(os.path.exists(place.run('oci', container_id)))
 
-    def kill_creating(self, container_id, step):
-        """Create a container in a process that is killed at a step of it."""
+    def kill(self, call, container_id, step):
+        """Have a process that starts a monitor killed at a step of it."""
         done = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', _KILLED, container_id, step,
-             *(str(base.CONF.container[option]) for option in
-               ('state_path', 'run_path', 'cgroup_parent'))],
+            [sys.executable, '-W', 'ignore', '-c', _KILLED, call, container_id,
+             step, *(str(base.CONF.container[option]) for option in
+                     ('state_path', 'run_path', 'cgroup_parent'))],
             stdin=subprocess.DEVNULL)
         self.assertEqual(-signal.SIGKILL, done.returncode)
 
-    @staticmethod
-    def monitors(container_id):
-        found = []
-        for pid in filter(str.isdigit, os.listdir('/proc')):
-            with contextlib.suppress(OSError), \
-                    open(f'/proc/{pid}/cmdline') as file:
-                if container_id in file.read().split('\0'):
-                    found.append(processes.identify(int(pid)))
-        return [each for each in found if each is not None]
-
-    def test_killed_before_the_monitor_has_its_control_group(self):
+    def test_killed_while_a_monitor_begins(self):
         container_id = self.define(*FOREVER)
-        self.kill_creating(container_id, 'adopt_monitor')
-        while found := self.monitors(container_id):
-            self.assertTrue(processes.wait(found[0], 30))
-        self.assertFalse(cgroup.members(container_id))
-        self.assertFalse(os.path.exists(place.run('oci', container_id)))
-        self.assertEqual([container_id], host.recover())
+        for step in ('started', 'adopted', 'told'):
+            with self.subTest(step=step):
+                self.kill('create', container_id, step)
+                self.assertEqual([container_id], host.recover())
+                self.assert_nothing_runs(container_id)
         engine.create(container_id)
         engine.start(container_id)
 
-    def test_killed_before_the_monitor_has_begun(self):
+    def test_killed_while_the_monitor_of_a_shell_begins(self):
+        container_id = self.run_container(*FOREVER)
+        for step in ('started', 'adopted', 'told'):
+            with self.subTest(step=step):
+                self.kill('shell', container_id, step)
+                self.assertEqual([], host.recover())
+                shell.recover()
+                self.assertEqual(
+                    {state.read(container_id).process.pid},
+                    cgroup.members(container_id))
+                self.assertFalse(oci_runtime.helpers(
+                    place.container_run(container_id, 'shell')))
+        self.assertTrue(shell.open_shell(container_id))
+
+    def test_what_a_killed_service_started_creates_nothing(self):
+        """Also where nobody ends it."""
         container_id = self.define(*FOREVER)
-        self.kill_creating(container_id, 'config.json')
-        self.assertEqual([container_id], host.recover())
+        directory = place.container_run(container_id)
+        for step in ('started', 'adopted'):
+            with self.subTest(step=step):
+                self.kill('create', container_id, step)
+                while found := oci_runtime.helpers(directory):
+                    self.assertTrue(processes.wait(found.pop(), 30))
+                self.assert_nothing_runs(container_id)
+                host.recover()
+
+    def assert_nothing_runs(self, container_id):
         self.assertFalse(cgroup.members(container_id))
         self.assertFalse(os.path.exists(place.run('oci', container_id)))
-        engine.create(container_id)
-        engine.start(container_id)
+        self.assertFalse(oci_runtime.helpers(
+            place.container_run(container_id)))
 
     def test_monitor_killed_then_stop_and_start(self):
         container_id = self.run_container(*FOREVER)
