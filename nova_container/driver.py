@@ -254,6 +254,7 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 config_drive.injected(injected_files))
             undo.callback(self._remove, instance, network_info)
             self._images.keep(instance)
+            moving.allow_smaller(instance, image_meta)
             engine.define(spec)
             if power_on:
                 self._boot(instance, network_info)

@@ -94,6 +94,20 @@ def require_room(instance, flavor, image: store.Image | None,
                        ' remove files first')
 
 
+def allow_smaller(instance, image_meta) -> None:
+    """Have Nova's API take a flavor with a smaller disk for the server.
+
+    It refuses one with less than a new server was given
+    (nova.utils.get_system_metadata_from_image), whatever that has written.
+    Here ``require_room`` looks. What the image itself asks for stays.
+
+    :param instance: nova.objects.Instance; Nova saves it
+    :param image_meta: nova.objects.ImageMeta
+    """
+    wish = image_meta.min_disk if 'min_disk' in image_meta else 0
+    instance.system_metadata['image_min_disk'] = str(wish)
+
+
 def pack(known: images.Images, instance, flavor, spool: str, fd: int,
          at_hand: bool) -> None:
     """Write the disks of a halted container to a spool file, with whatever

@@ -120,6 +120,24 @@ class MovingTest(base.CloudTestCase):
         self.assertEqual({self.host(server)}, self.allocated(server))
         self.assertIn(first, (second, self.other(second)))
 
+    def test_smaller_than_it_was_at_first(self):
+        server = self.boot(self.busybox(), 'c1.small', metadata={
+            'container:stop_signal': 'SIGKILL'})
+        self.active(server)
+        snapshot = self.user.compute.create_server_image(
+            server, 'test', wait=True, timeout=base._TIMEOUT)
+        self.addCleanup(self.user.image.delete_image, snapshot)
+        # What has written little starts anywhere, and so does its snapshot.
+        self.assertEqual(0, snapshot.min_disk)
+        self.user.compute.rebuild_server(server, image=self.busybox())
+        self.status(server, 'ACTIVE')
+        self.user.compute.resize_server(server, self.user.compute.find_flavor(
+            'c1.tiny').id)
+        self.status(server, 'VERIFY_RESIZE')
+        self.confirm(server)
+        self.assertEqual('c1.tiny', self.user.compute.get_server(
+            server).flavor.original_name)
+
     def confirm(self, server, status='ACTIVE'):
         """Nova names no task while it confirms."""
         self.user.compute.confirm_server_resize(server)

@@ -13,6 +13,7 @@
 from unittest import mock
 
 from nova import exception as nova_exception
+from nova.objects import image_meta
 
 from nova_container.compute import flavor as flavors
 from nova_container.compute import moving
@@ -66,3 +67,13 @@ class RequireRoomTest(base.TestCase):
             self.check((2,), (1,), image)
         self.check((2,), (0,), image)
         self.check((2,), (1,), image, volume_backed=True)
+
+
+class SmallerTest(base.TestCase):
+
+    def test_what_the_image_asks_for_and_not_its_first_flavor(self):
+        for fields, found in (({'min_disk': 3}, '3'), ({}, '0')):
+            instance = mock.Mock(
+                system_metadata={'image_min_disk': '20'})
+            moving.allow_smaller(instance, image_meta.ImageMeta(**fields))
+            self.assertEqual(found, instance.system_metadata['image_min_disk'])
