@@ -375,6 +375,10 @@ class ContainerDriver(moving.MovingMixin, rescue.RescueMixin,
                 self._redefine(context, instance, network_info,
                                block_device_info)
             self._boot(instance, network_info)
+            if instance.vm_state == vm_states.ERROR:
+                # It may have come here, and not started then.
+                volume_recovery.complete_all(context, instance,
+                                             block_device_info)
 
     def snapshot(self, context, instance, image_id, update_task_state):
         with fault.translated(instance):

@@ -19,8 +19,9 @@ such volumes of this host's servers are looked for, and the detaching is
 finished, the attaching taken back.
 
 A volume that comes with a server to its new host is ``attaching``, too, and
-stays so if the server does not start there. It is the server's, which may run
-with it by now: that is what Cinder is told then.
+stays so if the server does not start there. It is the server's, and once that
+runs with it, after a hard reboot, Cinder is told; or at the next start, should
+it run by then.
 """
 
 import datetime
@@ -56,6 +57,38 @@ _ATTACHING = ('reserved', 'attaching')
 
 # What is read of a server's actions, the newest first.
 _ACTIONS = 10
+
+
+def complete(context, instance, volume_id: str, attachment_id: str | None,
+             api: cinder.API) -> None:
+    """Tell Cinder that a server has a volume, if it was not told.
+
+    :param api: of Cinder, as ``context`` may use it
+    """
+    if (not attachment_id or instance.uuid not in
+            volume_runtime.attached().get(volume_id, ())):
+        return
+    found = api.attachment_get(context, attachment_id)
+    # Nova moves the status there if there is a connection.
+    if found['connection_info'].get('status') == 'attaching':
+        LOG.warning('The server has volume %s, of which Cinder was not told; '
+                    'it is now', volume_id, instance=instance)
+        api.attachment_complete(context, attachment_id)
+
+
+def complete_all(context, instance, block_device_info) -> None:
+    """``complete`` for the volumes of a server that has come to run.
+
+    What fails is tried again after the next start of the service.
+    """
+    api = cinder.API()
+    for mapping in volumes.mappings(block_device_info):
+        name = volumes.volume_id(mapping['connection_info'])
+        try:
+            complete(context, instance, name, mapping['attachment_id'], api)
+        except nova_exception.NovaException:
+            LOG.exception('Telling Cinder that the server has volume %s '
+                          'failed', name, instance=instance)
 
 
 class Finisher:
@@ -119,7 +152,8 @@ class Finisher:
             elif volume['status'] in _ATTACHING:
                 # Nova writes that down once the server has the volume.
                 if jsonutils.loads(mapping.connection_info or 'null'):
-                    self._complete(context, instance, mapping)
+                    complete(context, instance, mapping.volume_id,
+                             mapping.attachment_id, self._cinder)
                 elif not mapping.is_root:
                     self._take_back(context, instance, mapping)
         try:
@@ -158,18 +192,6 @@ class Finisher:
         driver_block_device.convert_volume(mapping).detach(
             context, instance, self._cinder, self._driver, destroy_bdm=True)
         mapping.destroy()
-
-    def _complete(self, context, instance, mapping) -> None:
-        if (not mapping.attachment_id or instance.uuid not in
-                volume_runtime.attached().get(mapping.volume_id, ())):
-            return
-        found = self._cinder.attachment_get(context, mapping.attachment_id)
-        # Nova moves the status there if there is a connection.
-        if found['connection_info'].get('status') == 'attaching':
-            LOG.warning('The server has volume %s, of which Cinder was not '
-                        'told; it is now', mapping.volume_id,
-                        instance=instance)
-            self._cinder.attachment_complete(context, mapping.attachment_id)
 
     def _take_back(self, context, instance, mapping) -> None:
         LOG.warning('Attaching volume %s was interrupted; it is taken back '

@@ -55,6 +55,8 @@ _PROCESS_ERRORS = tuple(re.compile(pattern) for pattern in (
     r'[Ff]ile name too long',
 ))
 
+_RUNTIMES = ('runc', 'crun')
+
 # Characters of each end of the runtime's words: what it is about, and why.
 _END = 60
 
@@ -173,15 +175,19 @@ def execute(container_id: str, directory: str,
 def helpers(directory: str) -> set[process.Process]:
     """Every conmon and runtime at work for what runs from a directory.
 
-    Also where neither has a control group of ours yet.
+    Also where neither has a control group of ours yet, and by name: one may be
+    uninstalled.
     """
-    names = {conmon().encode(), runtime().encode()}
+    names = {os.path.basename(name) for name in (
+        *_RUNTIMES, place.CONF.container.oci_runtime,
+        place.CONF.container.conmon)}
     found = set()
     for pid in filter(str.isdigit, os.listdir('/proc')):
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
                 words = file.read().split(b'\0')
-            if words[0] in names and os.fsencode(directory) in words:
+            if (os.path.basename(os.fsdecode(words[0])) in names
+                    and os.fsencode(directory) in words):
                 found.add(process.identify(int(pid)))
     return {each for each in found if each is not None}
 

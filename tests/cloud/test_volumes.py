@@ -12,6 +12,7 @@
 
 import contextlib
 import json
+import subprocess
 
 from openstack import exceptions
 from openstack import resource
@@ -539,3 +540,32 @@ class MovingTest(VolumeTestCase):
         self.evacuate(server)
         self.assertEqual('file', self.shell(server, 'cat /srv/data/file'))
         self.detach(server, on_share)
+
+    def test_a_move_that_failed(self):
+        """What arrived without starting has its volumes once it starts."""
+        volume = self.volume('nfs')
+        server = self.active(self.boot(self.busybox(), metadata={
+            'container:mount:vdb': '/srv/data'}))
+        self.attach(server, volume)
+        self.shell(server, 'echo file > /srv/data/file; sync')
+        (there,) = (node for node in base.cloud()['nodes']
+                    if node['name'] != self.host(server))
+        with self.no_new_containers(there):
+            self.admin.compute.migrate_server(server, host=there['name'])
+            self.assertEqual('ERROR', self.settled(server))
+        self.becomes(volume, 'attaching')
+        self.user.compute.reboot_server(server, 'HARD')
+        self.assertEqual('ACTIVE', self.settled(server))
+        self.assertEqual(there['name'], self.host(server))
+        self.becomes(volume, 'in-use')
+        self.assertEqual('file', self.shell(server, 'cat /srv/data/file'))
+        self.detach(server, volume)
+
+    @contextlib.contextmanager
+    def no_new_containers(self, node):
+        path = f'{node["state_path"]}/containers'
+        subprocess.run(['chattr', '+i', path], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(['chattr', '-i', path], check=True)

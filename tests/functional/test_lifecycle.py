@@ -524,6 +524,22 @@ class HostTest(base.RuntimeTestCase):
                                     r'\[container\] oci_runtime'):
             oci_runtime.runtime()
 
+    def test_monitor_that_is_not_installed(self):
+        container_id = self.define(*FOREVER)
+        with self.overridden('conmon', 'not-there'), \
+                self.assertRaisesRegex(exception.HostUnsupported,
+                                       r'\[container\] conmon'):
+            engine.create(container_id)
+        engine.create(container_id)
+
+    @contextlib.contextmanager
+    def overridden(self, option, value):
+        base.CONF.set_override(option, value, 'container')
+        try:
+            yield
+        finally:
+            base.CONF.clear_override(option, 'container')
+
     def test_define_with_a_layer_that_is_not_there(self):
         with self.assertRaises(exception.ContainerNotFound):
             engine.define(container.ContainerSpec(

@@ -13,9 +13,11 @@
 import datetime
 import types
 from unittest import mock
+import uuid
 
 from nova.compute import instance_actions
 from nova.compute import vm_states
+from nova import exception as nova_exception
 from nova import objects
 
 from nova_container.compute import volume_recovery
@@ -108,6 +110,20 @@ class FinisherTest(base.TestCase):
         self.start('attaching', 'attached', server=mapping)
         self.assert_kept(mapping)
         self.cinder.attachment_complete.assert_not_called()
+
+    def test_server_that_starts_late_after_a_move(self):
+        """Cinder's trouble with one volume is none of the others'."""
+        names = [str(uuid.uuid4()) for _ in range(3)]
+        self.attached.return_value = {name: ['server'] for name in names[:2]}
+        self.cinder.attachment_get.side_effect = [
+            nova_exception.CinderConnectionFailed(reason='gone'),
+            {'connection_info': {'status': 'attaching'}}]
+        volume_recovery.complete_all(
+            None, mock.Mock(uuid='server'), {'block_device_mapping': [
+                {'connection_info': {'serial': name},
+                 'attachment_id': f'of {name}'} for name in names]})
+        self.cinder.attachment_complete.assert_called_once_with(
+            None, f'of {names[1]}')
 
     def test_interrupted_attaching_is_taken_back(self):
         for connection_info in (None, 'null'):
