@@ -15,6 +15,7 @@
 import collections.abc
 import contextlib
 import dataclasses
+import errno
 import os
 import select
 import signal
@@ -96,7 +97,10 @@ def open_pidfd(process: Process) -> int | None:
     """pidfd_open(2) of this very process; None when it is gone."""
     try:
         fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
+    except OSError as e:
+        # Linux before 6.16 says EINVAL of one that is just being reaped.
+        if e.errno not in (errno.ESRCH, errno.EINVAL):
+            raise
         return None
     if not alive(process):
         os.close(fd)

@@ -43,9 +43,6 @@ _CLOUD = pathlib.Path(__file__).resolve().parents[2] / 'tools' / 'cloud'
 _RUN = pathlib.Path('/run/nova-container-cloud')
 _TIMEOUT = 180
 
-# Seconds after which a test is given up.
-_TEST_TIMEOUT = int(os.environ.get('OS_TEST_TIMEOUT', 1200))
-
 CONF = cfg.CONF
 
 
@@ -329,6 +326,9 @@ def _run(*command: str) -> list[str]:
 class CloudTestCase(unittest.TestCase):
     """Servers of one test, and nothing of them on any node afterwards."""
 
+    # Seconds after which a test is given up.
+    timeout = int(os.environ.get('OS_TEST_TIMEOUT', 1200))
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -339,7 +339,7 @@ class CloudTestCase(unittest.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.enterContext(fixtures.Timeout(_TEST_TIMEOUT, gentle=True))
+        self.enterContext(fixtures.Timeout(self.timeout, gentle=True))
         self.before = host_state()
         self.addCleanup(lambda: self.assertEqual(
             self.before, host_state(), 'left on the nodes'))

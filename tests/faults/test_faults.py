@@ -231,6 +231,9 @@ for _fault, _operation in itertools.product(
 class RandomTest(FaultTestCase):
     """nova-compute killed at random moments of many operations."""
 
+    # Seconds.
+    timeout = max(base.CloudTestCase.timeout, 30 * _OPERATIONS)
+
     def test_known_state_after_every_kill(self):
         row = _TABLE['nova-compute@', 'random']
         server = None

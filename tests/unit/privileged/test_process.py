@@ -10,10 +10,12 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
+import errno
 import os
 import subprocess
 import sys
 import unittest
+from unittest import mock
 
 from nova_container.privileged import process
 
@@ -59,3 +61,19 @@ class FirstThreadEndedTest(unittest.TestCase):
         self.assertTrue(process.send_signal(self.process, 9))
         self.assertTrue(process.wait(self.process, _TIMEOUT))
         self.assertFalse(process.alive(self.process))
+
+
+class ReapedTest(unittest.TestCase):
+
+    def test_meanwhile(self):
+        """By what kernels before 6.16 and later ones say."""
+        own = process.identify(os.getpid())
+        for number in (errno.EINVAL, errno.ESRCH):
+            with mock.patch.object(os, 'pidfd_open', autospec=True,
+                                   side_effect=OSError(number, 'x')):
+                self.assertTrue(process.wait(own, 0))
+                self.assertFalse(process.send_signal(own, 9))
+        with mock.patch.object(os, 'pidfd_open', autospec=True,
+                               side_effect=OSError(errno.EMFILE, 'x')), \
+                self.assertRaises(OSError):
+            process.wait(own, 0)
