@@ -22,6 +22,9 @@ A volume that comes with a server to its new host is ``attaching``, too, and
 stays so if the server does not start there. It is the server's, and once that
 runs with it, after a hard reboot, Cinder is told; or at the next start, should
 it run by then.
+
+While Cinder has a volume moved to another back end, its server is without it,
+and has it again after a start; the move is for an administrator to end.
 """
 
 import datetime
@@ -91,6 +94,14 @@ def complete_all(context, instance, block_device_info) -> None:
                           'failed', name, instance=instance)
 
 
+def _lacks(server: str, mapping) -> bool:
+    """Whether a server has given a volume away that Nova says it has."""
+    return (not mapping.is_root
+            and bool(jsonutils.loads(mapping.connection_info or 'null'))
+            and server not in volume_runtime.attached().get(
+                mapping.volume_id, ()))
+
+
 class Finisher:
     """Looks once after each start of the service.
 
@@ -127,13 +138,14 @@ class Finisher:
                     'all_tenants': True, 'status': status}):
                 stuck[volume['id']] = volume
         ids = state.ids()
-        if not stuck or not ids:
+        if not ids:
             return
         found = objects.BlockDeviceMappingList.bdms_by_instance_uuid(context,
                                                                      ids)
         for server, mappings in found.items():
             for mapping in mappings:
-                if mapping.is_volume and mapping.volume_id in stuck:
+                if mapping.is_volume and (mapping.volume_id in stuck
+                                          or _lacks(server, mapping)):
                     self._finish_one(context, server, mapping)
 
     def _finish_one(self, context, server: str, mapping) -> None:
@@ -156,6 +168,8 @@ class Finisher:
                              mapping.attachment_id, self._cinder)
                 elif not mapping.is_root:
                     self._take_back(context, instance, mapping)
+            elif _lacks(server, mapping):
+                self._give_back(context, instance, mapping)
         try:
             alone()
         except (nova_exception.NovaException, exception.ContainerError):
@@ -192,6 +206,14 @@ class Finisher:
         driver_block_device.convert_volume(mapping).detach(
             context, instance, self._cinder, self._driver, destroy_bdm=True)
         mapping.destroy()
+
+    def _give_back(self, context, instance, mapping) -> None:
+        LOG.warning('Moving volume %s to another back end was interrupted; '
+                    'the server has it as it was', mapping.volume_id,
+                    instance=instance)
+        self._driver.attach_volume(
+            context, jsonutils.loads(mapping.connection_info), instance,
+            mapping.device_name)
 
     def _take_back(self, context, instance, mapping) -> None:
         LOG.warning('Attaching volume %s was interrupted; it is taken back '

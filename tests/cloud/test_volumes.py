@@ -12,6 +12,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 
 from openstack import exceptions
@@ -323,6 +324,32 @@ class DeviceTest(VolumeTestCase):
             if (found.volume_type, found.status) == ('nfs', 'in-use'):
                 break
         self.assertEqual(known, self.shell(server, self.sum_of(device)))
+        self.detach(server, volume)
+
+    def test_killed_while_it_gets_another_type(self):
+        server = self.active(self.boot(self.busybox()))
+        volume = self.volume('nfs')
+        device = self.attach(server, volume)
+        known = self.shell(
+            server, f'dd if=/dev/urandom of={device} bs=1M count=300 '
+            f'conv=fsync 2>/dev/null; {self.sum_of(device)}')
+        node = next(node for node in base.cloud()['nodes']
+                    if node['name'] == self.host(server))
+        base.visit(node['name'])
+        pid = state.read(server.id).process.pid
+        self.admin.block_storage.retype_volume(volume, 'rbd', 'on-demand')
+        for _ in utils.iterate_timeout(TIMEOUT, 'it stays', wait=0.02):
+            if not os.path.exists(f'/proc/{pid}/root{device}'):
+                break
+        base.kill_computes(0, [node])
+        for _ in utils.iterate_timeout(TIMEOUT, 'it stays away', wait=0.5):
+            if os.path.exists(f'/proc/{pid}/root{device}'):
+                break
+        self.assertEqual(known, self.shell(server, self.sum_of(device)))
+        # Cinder waits for ever.
+        self.admin.block_storage.reset_volume_status(
+            volume, status='in-use', attach_status='attached',
+            migration_status='none')
         self.detach(server, volume)
 
     def test_snapshot_of_an_attached_volume(self):

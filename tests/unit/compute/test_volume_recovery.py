@@ -44,6 +44,7 @@ class FinisherTest(base.TestCase):
         self.patch(volume_recovery.schedule, 'Schedule')
         self.forget = self.patch(volume_recovery.volumes, 'forget')
         self.attached = self.patch(volume_recovery.volume_runtime, 'attached')
+        self.driver = mock.Mock()
         self.detach = self.patch(
             volume_recovery.driver_block_device,
             'convert_volume').return_value.detach
@@ -77,7 +78,7 @@ class FinisherTest(base.TestCase):
                     autospec=True, return_value={
                         server: [mapping]
                         for server, mapping in mappings.items()}):
-            volume_recovery.Finisher(None)._due(1)
+            volume_recovery.Finisher(self.driver)._due(1)
 
     def assert_kept(self, mapping):
         self.forget.assert_not_called()
@@ -124,6 +125,15 @@ class FinisherTest(base.TestCase):
                  'attachment_id': f'of {name}'} for name in names]})
         self.cinder.attachment_complete.assert_called_once_with(
             None, f'of {names[1]}')
+
+    def test_volume_that_was_away_to_be_moved_is_given_back(self):
+        for is_root, has in ((False, ()), (False, ('server',)), (True, ())):
+            mapping = _mapping(is_root=is_root)
+            self.driver.reset_mock()
+            self.start('retyping', has=has, server=mapping)
+            self.assert_kept(mapping)
+            self.assertEqual(not has and not is_root,
+                             self.driver.attach_volume.called)
 
     def test_interrupted_attaching_is_taken_back(self):
         for connection_info in (None, 'null'):
