@@ -27,7 +27,7 @@ RAW, HEXTILE = 0, 5
 
 ENTER, CONTROL = 0xff0d, 0xffe3
 
-_TIMEOUT = 60
+_TIMEOUT = 200
 
 # A font in which each character of ASCII has a shape of its own.
 SHAPES = console_font.Font({' ': bytes(HEIGHT)} | {

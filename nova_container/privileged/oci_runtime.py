@@ -182,7 +182,10 @@ def helpers(directory: str) -> set[process.Process]:
         *_RUNTIMES, place.CONF.container.oci_runtime,
         place.CONF.container.conmon)}
     found = set()
-    for pid in filter(str.isdigit, os.listdir('/proc')):
+    # Twice: a look may come too late for who has just made a child, and too
+    # early for that.
+    for pid in (pid for _ in range(2)
+                for pid in filter(str.isdigit, os.listdir('/proc'))):
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
                 words = file.read().split(b'\0')

@@ -158,10 +158,14 @@ class _Viewer:
         self.closing = False
         self.deadline = time.monotonic() + _SILENCE_MAX
 
+    def owes(self) -> bool:
+        """Whether it is to say or take something, or to ask for the end."""
+        return (self.console is None or bool(self.unsent)
+                or self.console.ended)
+
     def overdue(self, now: float) -> bool:
         """Whether it was asked for something and does not do it."""
-        return ((self.console is None or bool(self.unsent))
-                and now > self.deadline)
+        return self.owes() and now > self.deadline
 
 
 def _open(container_id: str) -> _Console:
@@ -307,8 +311,7 @@ class ConsoleServer:
     def _patience(self) -> float | None:
         if self._resting:
             return _TICK
-        if self._deaf or any(viewer.console is None or viewer.unsent
-                             for viewer in self._viewers):
+        if self._deaf or any(viewer.owes() for viewer in self._viewers):
             return 1.0
         return None
 
@@ -409,9 +412,11 @@ class ConsoleServer:
         while left:
             viewer = left.pop(0)
             viewer.drawn = time.monotonic()
-            viewer.closing = console.ended and not console.undrawn
-            self._send(viewer, viewer.session.update()
-                       if viewer.session else b'')
+            assert viewer.session is not None
+            picture = viewer.session.update()
+            viewer.closing = (console.ended and not console.undrawn
+                              and viewer.session.current())
+            self._send(viewer, picture)
             if time.monotonic() - began >= _DRAW_MAX:
                 break
         console.unfinished = bool(left or console.undrawn)
@@ -426,6 +431,7 @@ class ConsoleServer:
         console.ended = True
         for viewer in console.viewers:
             viewer.closing = not viewer.session
+            viewer.deadline = time.monotonic() + _SILENCE_MAX
         self._show(console, _ENDED)
 
     def _accept(self, listener: socket.socket, _: int) -> None:

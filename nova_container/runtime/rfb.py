@@ -237,6 +237,10 @@ class Session:
         self._wanted = False
         return struct.pack('>BxH', 0, len(parts)) + b''.join(parts)
 
+    def current(self) -> bool:
+        """Whether the viewer was sent all that is on the screen."""
+        return self._sent == [*self._screen.lines()]
+
     def _rectangle(self, row: int, column: int, cells: _Cells) -> bytes:
         head = struct.pack(
             '>4Hi', column * console_font.WIDTH, row * console_font.HEIGHT,

@@ -587,6 +587,11 @@ class MovingTest(VolumeTestCase):
         self.becomes(volume, 'in-use')
         self.assertEqual('file', self.shell(server, 'cat /srv/data/file'))
         self.detach(server, volume)
+        self.delete(server)
+        # A host looks once a minute for what has moved away for good.
+        for _ in utils.iterate_timeout(TIMEOUT, 'it is left', wait=1):
+            if base.host_state() == self.before:
+                break
 
     @contextlib.contextmanager
     def no_new_containers(self, node):

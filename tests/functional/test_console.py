@@ -235,9 +235,12 @@ class ScreenTest(ConsoleTestCase):
     def test_end_is_shown(self):
         container_id = self.run_container(*FOREVER)
         screen = self.screen(container_id)
+        terminal = self.view(container_id)
         screen.type('echo $((70+1)).\n')
         screen.until('71.')
         engine.halt(container_id)
+        # Nor does it pass by who asks for a picture only later.
+        self.assertIn(b'the console has ended', terminal.rest())
         screen.until('[the console has ended]')
 
 
