@@ -111,6 +111,9 @@ class _Console:
         self.undrawn = bytearray()
         # Whether there is more to draw than there was time for.
         self.unfinished = False
+        # Seconds by which pictures took longer than what came between them:
+        # where they take long, a flood would never end.
+        self.pictured = 0.0
         self.heard = False
         self.ended = False
         self._passed, self._since = 0, 0.0
@@ -405,9 +408,13 @@ class ConsoleServer:
             answer += console.screen.feed(piece)
         if answer and all(viewer.session for viewer in console.viewers):
             self._typed(console, answer)
-        left = sorted((viewer for viewer in console.viewers
-                       if viewer.session and not viewer.unsent),
-                      key=lambda viewer: viewer.drawn)
+        drawn = time.monotonic()
+        console.pictured -= drawn - began
+        left = []
+        if not console.undrawn or console.pictured <= 0:
+            left = sorted((viewer for viewer in console.viewers
+                           if viewer.session and not viewer.unsent),
+                          key=lambda viewer: viewer.drawn)
         # One at least, or a flood would never be seen.
         while left:
             viewer = left.pop(0)
@@ -417,6 +424,7 @@ class ConsoleServer:
             viewer.closing = (console.ended and not console.undrawn
                               and viewer.session.current())
             self._send(viewer, picture)
+            console.pictured = time.monotonic() - drawn
             if time.monotonic() - began >= _DRAW_MAX:
                 break
         console.unfinished = bool(left or console.undrawn)
