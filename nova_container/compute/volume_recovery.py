@@ -32,6 +32,7 @@ import datetime
 from keystoneauth1 import exceptions as keystone_exception
 from nova.compute import instance_actions
 from nova.compute import vm_states
+import nova.conf
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
@@ -43,11 +44,11 @@ from oslo_serialization import jsonutils
 from oslo_utils import timeutils
 
 from nova_container.compute import volumes
-from nova_container import exception
 from nova_container.runtime import schedule
 from nova_container.runtime import state
 from nova_container.runtime import volume as volume_runtime
 
+CONF = nova.conf.CONF
 LOG = log.getLogger(__name__)
 
 # Seconds after the start, and between attempts when Cinder is away.
@@ -57,6 +58,7 @@ _ATTEMPTS = 10
 
 _DETACHING = ('detaching',)
 _ATTACHING = ('reserved', 'attaching')
+_ATTACHED = ('in-use', 'retyping', 'maintenance')
 
 # What is read of a server's actions, the newest first.
 _ACTIONS = 10
@@ -89,17 +91,27 @@ def complete_all(context, instance, block_device_info) -> None:
         name = volumes.volume_id(mapping['connection_info'])
         try:
             complete(context, instance, name, mapping['attachment_id'], api)
-        except nova_exception.NovaException:
+        # The server runs.
+        except Exception:
             LOG.exception('Telling Cinder that the server has volume %s '
                           'failed', name, instance=instance)
 
 
-def _lacks(server: str, mapping) -> bool:
-    """Whether a server has given a volume away that Nova says it has."""
+def _lacks(server: str, mapping, attached: dict[str, list[str]]) -> bool:
+    """Whether a server has given a volume away that Nova says it has.
+
+    :param attached: servers with each volume, on this host
+    """
     return (not mapping.is_root
             and bool(jsonutils.loads(mapping.connection_info or 'null'))
-            and server not in volume_runtime.attached().get(
-                mapping.volume_id, ()))
+            and server not in attached.get(mapping.volume_id, ()))
+
+
+def _is_attached(volume: dict, server: str, mapping) -> bool:
+    """Whether Cinder, too, says that a server has a volume."""
+    found = (volume.get('attachments') or {}).get(server) or {}
+    return (volume['status'] in _ATTACHED and mapping.attachment_id is not None
+            and found.get('attachment_id') == mapping.attachment_id)
 
 
 class Finisher:
@@ -142,20 +154,27 @@ class Finisher:
             return
         found = objects.BlockDeviceMappingList.bdms_by_instance_uuid(context,
                                                                      ids)
+        attached = volume_runtime.attached()
         for server, mappings in found.items():
             for mapping in mappings:
                 if mapping.is_volume and (mapping.volume_id in stuck
-                                          or _lacks(server, mapping)):
-                    self._finish_one(context, server, mapping)
+                                          or _lacks(server, mapping,
+                                                    attached)):
+                    self._finish_one(context, server, mapping.volume_id)
 
-    def _finish_one(self, context, server: str, mapping) -> None:
+    def _finish_one(self, context, server: str, volume_id: str) -> None:
         @nova_utils.synchronized(server)
         def alone() -> None:
             # Nova's own work on the instance's volumes holds the lock, too.
-            volume = self._cinder.get(context, mapping.volume_id)
+            mapping = objects.BlockDeviceMapping.get_by_volume_and_instance(
+                context, volume_id, server)
+            volume = self._cinder.get(context, volume_id)
             instance = objects.Instance.get_by_uuid(context, server)
-            if (self._since(volume) or instance.task_state is not None
-                    or instance.vm_state == vm_states.BUILDING):
+            if (self._since(context, volume_id)
+                    or instance.task_state is not None
+                    or instance.vm_state == vm_states.BUILDING
+                    # It was evacuated from here, which Nova sees to.
+                    or instance.host != CONF.host):
                 return
             if volume['status'] in _DETACHING:
                 if not mapping.is_root and self._leaves(context, instance,
@@ -164,24 +183,28 @@ class Finisher:
             elif volume['status'] in _ATTACHING:
                 # Nova writes that down once the server has the volume.
                 if jsonutils.loads(mapping.connection_info or 'null'):
-                    complete(context, instance, mapping.volume_id,
+                    complete(context, instance, volume_id,
                              mapping.attachment_id, self._cinder)
                 elif not mapping.is_root:
                     self._take_back(context, instance, mapping)
-            elif _lacks(server, mapping):
+            elif (_is_attached(volume, server, mapping)
+                  and _lacks(server, mapping, volume_runtime.attached())):
                 self._give_back(context, instance, mapping)
         try:
             alone()
-        except (nova_exception.NovaException, exception.ContainerError):
+        except nova_exception.VolumeBDMNotFound:
+            LOG.debug('Volume %s is no longer of server %s', volume_id, server)
+        # That of one volume is not to hinder those of others.
+        except Exception:
             LOG.exception('Volume %s is half attached to server %s, and '
-                          'setting that right failed', mapping.volume_id,
-                          server)
+                          'setting that right failed', volume_id, server)
 
-    def _since(self, volume: dict) -> bool:
+    def _since(self, context, volume_id: str) -> bool:
         """Whether it was asked for after this service had started."""
-        changed = volume.get('updated_at') or volume['created_at']
-        if isinstance(changed, str):
-            changed = datetime.datetime.fromisoformat(changed)
+        # What Nova makes of a volume has no such time.
+        volume = cinder.cinderclient(context).volumes.get(volume_id)
+        changed = datetime.datetime.fromisoformat(
+            volume.updated_at or volume.created_at)
         return timeutils.normalize_time(changed) > self._started
 
     @staticmethod
@@ -208,9 +231,9 @@ class Finisher:
         mapping.destroy()
 
     def _give_back(self, context, instance, mapping) -> None:
-        LOG.warning('Moving volume %s to another back end was interrupted; '
-                    'the server has it as it was', mapping.volume_id,
-                    instance=instance)
+        LOG.warning('The server was without volume %s, as it is while that is '
+                    'moved to another back end; it has it again',
+                    mapping.volume_id, instance=instance)
         self._driver.attach_volume(
             context, jsonutils.loads(mapping.connection_info), instance,
             mapping.device_name)

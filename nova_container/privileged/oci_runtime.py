@@ -178,6 +178,7 @@ def helpers(directory: str) -> set[process.Process]:
     Also where neither has a control group of ours yet, and by name: one may be
     uninstalled.
     """
+    below = os.path.join(directory, '')
     names = {os.path.basename(name) for name in (
         *_RUNTIMES, place.CONF.container.oci_runtime,
         place.CONF.container.conmon)}
@@ -188,9 +189,10 @@ def helpers(directory: str) -> set[process.Process]:
                 for pid in filter(str.isdigit, os.listdir('/proc'))):
         with contextlib.suppress(OSError):
             with open(f'/proc/{pid}/cmdline', 'rb') as file:
-                words = file.read().split(b'\0')
-            if (os.path.basename(os.fsdecode(words[0])) in names
-                    and os.fsencode(directory) in words):
+                words = os.fsdecode(file.read()).split('\0')
+            if os.path.basename(words[0]) in names and any(
+                    os.path.join(word, '').startswith(below)
+                    for word in words[1:]):
                 found.add(process.identify(int(pid)))
     return {each for each in found if each is not None}
 

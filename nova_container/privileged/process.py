@@ -133,7 +133,7 @@ def end_all(find: collections.abc.Callable[[], set[Process]],
         for each in rest:
             send_signal(each, signal.SIGKILL)
         for each in rest:
-            wait(each, timeout)
+            wait(each, max(deadline - time.monotonic(), 0))
 
 
 def wait(process: Process, timeout: float) -> bool:

@@ -48,9 +48,18 @@ class FinisherTest(base.TestCase):
         self.detach = self.patch(
             volume_recovery.driver_block_device,
             'convert_volume').return_value.detach
+        self.host = volume_recovery.CONF.host
         self.patch(objects.Instance, 'get_by_uuid').side_effect = (
             lambda context, uuid: mock.Mock(
-                uuid=uuid, task_state=None, vm_state=vm_states.ACTIVE))
+                uuid=uuid, host=self.host, task_state=None,
+                vm_state=vm_states.ACTIVE))
+        self.found = self.patch(objects.BlockDeviceMapping,
+                                'get_by_volume_and_instance')
+        self.changed = _BEFORE
+        self.patch(volume_recovery.cinder, 'cinderclient'
+                   ).return_value.volumes.get.side_effect = (
+            lambda volume: types.SimpleNamespace(
+                created_at=_BEFORE, updated_at=self.changed))
 
     def patch(self, *args):
         patcher = mock.patch.object(*args, autospec=True)
@@ -58,13 +67,17 @@ class FinisherTest(base.TestCase):
         return patcher.start()
 
     def start(self, status, connection='attaching', has=('server',),
-              **mappings):
+              attachment='attachment', **mappings):
         """:param connection: status of the attachment; None without one
         :param has: containers that have the volume
+        :param attachment: what Cinder has of each server
         """
-        volume = {'id': 'volume', 'status': status, 'updated_at': _BEFORE,
-                  'attachments': dict.fromkeys(mappings)}
+        volume = {'id': 'volume', 'status': status, 'attachments': {
+            server: {'attachment_id': attachment}
+            for server in mappings}}
         self.cinder.get.return_value = volume
+        self.found.side_effect = (
+            lambda context, volume_id, server: mappings[server])
         self.cinder.get_all.side_effect = lambda context, search_opts: (
             [volume] if search_opts['status'] == status else [])
         self.cinder.attachment_get.return_value = {
@@ -134,6 +147,38 @@ class FinisherTest(base.TestCase):
             self.assert_kept(mapping)
             self.assertEqual(not has and not is_root,
                              self.driver.attach_volume.called)
+
+    def test_volume_of_others_is_not_given_back(self):
+        """Whose detaching was cut off after Cinder had done its part."""
+        for status, attachment in (('available', 'attachment'),
+                                   ('in-use', 'another'), ('in-use', None)):
+            mapping = _mapping()
+            self.start(status, has=(), attachment=attachment, server=mapping)
+            self.driver.attach_volume.assert_not_called()
+
+    def test_server_that_was_evacuated(self):
+        self.host = 'elsewhere'
+        for status in ('in-use', 'attaching', 'detaching'):
+            mapping = _mapping(None if status == 'attaching'
+                               else _CONNECTION)
+            self.start(status, has=(), server=mapping)
+            self.assert_kept(mapping)
+            self.driver.attach_volume.assert_not_called()
+            self.detach.assert_not_called()
+
+    def test_what_was_asked_for_since_the_start(self):
+        self.changed = '2999-01-01T00:00:00.000000'
+        mapping = _mapping(None)
+        self.start('attaching', server=mapping)
+        self.assert_kept(mapping)
+
+    def test_trouble_with_one_is_none_of_the_others(self):
+        mappings = {name: _mapping(None) for name in ('one', 'two')}
+        self.forget.side_effect = [OSError('no such back end'), None]
+        self.start('attaching', **mappings)
+        self.assertEqual(2, self.forget.call_count)
+        mappings['one'].destroy.assert_not_called()
+        mappings['two'].destroy.assert_called_once_with()
 
     def test_interrupted_attaching_is_taken_back(self):
         for connection_info in (None, 'null'):
