@@ -133,17 +133,21 @@ class Finisher:
 
     def _due(self, attempts: int) -> None:
         try:
-            self._finish(nova_context.get_admin_context())
+            settled = self._finish(nova_context.get_admin_context())
         except keystone_exception.EndpointNotFound:
             LOG.debug('This cloud has no volumes')
+            return
         except Exception:
             if attempts <= 1:
                 raise
             LOG.warning('Looking for volumes that are half attached failed; '
                         'it is tried again', exc_info=True)
+            settled = False
+        if not settled and attempts > 1:
             self._schedule.after(_AGAIN, attempts - 1)
 
-    def _finish(self, context) -> None:
+    def _finish(self, context) -> bool:
+        """False if one of the volumes made trouble."""
         stuck = {}
         for status in (*_DETACHING, *_ATTACHING):
             for volume in self._cinder.get_all(context, search_opts={
@@ -151,18 +155,21 @@ class Finisher:
                 stuck[volume['id']] = volume
         ids = state.ids()
         if not ids:
-            return
+            return True
         found = objects.BlockDeviceMappingList.bdms_by_instance_uuid(context,
                                                                      ids)
         attached = volume_runtime.attached()
+        settled = True
         for server, mappings in found.items():
             for mapping in mappings:
                 if mapping.is_volume and (mapping.volume_id in stuck
                                           or _lacks(server, mapping,
                                                     attached)):
-                    self._finish_one(context, server, mapping.volume_id)
+                    settled &= self._finish_one(context, server,
+                                                mapping.volume_id)
+        return settled
 
-    def _finish_one(self, context, server: str, volume_id: str) -> None:
+    def _finish_one(self, context, server: str, volume_id: str) -> bool:
         @nova_utils.synchronized(server)
         def alone() -> None:
             # Nova's own work on the instance's volumes holds the lock, too.
@@ -198,6 +205,8 @@ class Finisher:
         except Exception:
             LOG.exception('Volume %s is half attached to server %s, and '
                           'setting that right failed', volume_id, server)
+            return False
+        return True
 
     def _since(self, context, volume_id: str) -> bool:
         """Whether it was asked for after this service had started."""

@@ -185,15 +185,19 @@ def helpers(directory: str) -> set[process.Process]:
     found = set()
     # Twice: a look may come too late for who has just made a child, and too
     # early for that.
-    for pid in (pid for _ in range(2)
-                for pid in filter(str.isdigit, os.listdir('/proc'))):
-        with contextlib.suppress(OSError):
-            with open(f'/proc/{pid}/cmdline', 'rb') as file:
-                words = os.fsdecode(file.read()).split('\0')
-            if os.path.basename(words[0]) in names and any(
-                    os.path.join(word, '').startswith(below)
-                    for word in words[1:]):
-                found.add(process.identify(int(pid)))
+    for _ in range(2):
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError):
+                # The words of a tenant's process may be in memory that takes
+                # for ever to read; it has no user id of ours.
+                if os.stat(f'/proc/{pid}').st_uid != os.geteuid():
+                    continue
+                with open(f'/proc/{pid}/cmdline', 'rb') as file:
+                    words = os.fsdecode(file.read()).split('\0')
+                if os.path.basename(words[0]) in names and any(
+                        os.path.join(word, '').startswith(below)
+                        for word in words[1:]):
+                    found.add(process.identify(int(pid)))
     return {each for each in found if each is not None}
 
 
@@ -213,8 +217,6 @@ def _monitored(container_id: str, path: str, document: dict[str, typing.Any],
     """
     directory = os.path.dirname(path)
     content = json.dumps(document)
-    sync_read, sync_write = os.pipe()
-    start_read, start_write = os.pipe()
     args = [
         conmon(), '--api-version', '1', '-c', container_id, '-u', container_id,
         '-n', container_id, '-r', runtime(),
@@ -224,37 +226,36 @@ def _monitored(container_id: str, path: str, document: dict[str, typing.Any],
         '--socket-dir-path', directory, '--full-attach',
         '--log-level', 'warn', *_manager(), *more,
     ]
+    sync_read, sync_write = os.pipe()
+    start_read, start_write = os.pipe()
     env = {**place.ENV, '_OCI_SYNCPIPE': str(sync_write),
            '_OCI_STARTPIPE': str(start_read)}
     log_path = os.path.join(directory, 'conmon.log')
-    with open(sync_read, 'rb', buffering=0) as sync, \
-            open(log_path, 'wb') as log:
-        try:
-            try:
+    with open(sync_read, 'rb', buffering=0) as sync:
+        with contextlib.ExitStack() as start:
+            start.callback(os.close, start_write)
+            with contextlib.ExitStack() as given:
+                given.callback(os.close, sync_write)
+                given.callback(os.close, start_read)
+                log = given.enter_context(open(log_path, 'wb'))
                 monitor = subprocess.Popen(
                     args, env=env, cwd=directory, stdin=subprocess.DEVNULL,
                     stdout=log, stderr=log, start_new_session=True,
                     pass_fds=(sync_write, start_read))
-            finally:
-                os.close(sync_write)
-                os.close(start_read)
-            try:
+            with contextlib.ExitStack() as undo:
+                undo.callback(monitor.wait)
+                undo.callback(monitor.kill)
                 cgroup.adopt_monitor(monitor.pid)
                 definition.write(path, content, 0o600)
-            except BaseException:
-                monitor.kill()
-                monitor.wait()
-                raise
+                undo.pop_all()
             # What has ended before it began has said why.
             with contextlib.suppress(BrokenPipeError):
                 os.write(start_write, b'\n')
-        finally:
-            os.close(start_write)
         answer = _read_answer(sync, container_id)
         monitor.wait(_COMMAND_TIMEOUT)
     if answer.get('data', -1) < 0:
-        with open(log_path, errors='replace') as log:
-            said = str(answer.get('message') or log.read())
+        with open(log_path, errors='replace') as log_file:
+            said = str(answer.get('message') or log_file.read())
         raise failure(container_id, words(said), verb)
     return answer['data']
 

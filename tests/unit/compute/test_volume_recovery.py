@@ -41,7 +41,8 @@ class FinisherTest(base.TestCase):
     def setUp(self):
         super().setUp()
         self.cinder = self.patch(volume_recovery.cinder, 'API').return_value
-        self.patch(volume_recovery.schedule, 'Schedule')
+        self.schedule = self.patch(volume_recovery.schedule,
+                                   'Schedule').return_value
         self.forget = self.patch(volume_recovery.volumes, 'forget')
         self.attached = self.patch(volume_recovery.volume_runtime, 'attached')
         self.driver = mock.Mock()
@@ -91,7 +92,7 @@ class FinisherTest(base.TestCase):
                     autospec=True, return_value={
                         server: [mapping]
                         for server, mapping in mappings.items()}):
-            volume_recovery.Finisher(self.driver)._due(1)
+            volume_recovery.Finisher(self.driver)._due(2)
 
     def assert_kept(self, mapping):
         self.forget.assert_not_called()
@@ -177,6 +178,8 @@ class FinisherTest(base.TestCase):
         self.forget.side_effect = [OSError('no such back end'), None]
         self.start('attaching', **mappings)
         self.assertEqual(2, self.forget.call_count)
+        # That one is tried again.
+        self.schedule.after.assert_called_with(volume_recovery._AGAIN, 1)
         mappings['one'].destroy.assert_not_called()
         mappings['two'].destroy.assert_called_once_with()
 
